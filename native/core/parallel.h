@@ -1,0 +1,72 @@
+// Loops over independent items on several threads, with a poll that the calling thread runs meanwhile.
+#pragma once
+
+#include <algorithm>
+#include <atomic>
+#include <chrono>
+#include <condition_variable>
+#include <cstdint>
+#include <exception>
+#include <functional>
+#include <mutex>
+#include <thread>
+#include <vector>
+
+namespace pixcli {
+
+// Called every 50 ms by the thread that started a loop, with the number of items done. Returning false stops
+// the loop after the chunks under way: this is how Ctrl-C and progress bars reach native code.
+using Poll = std::function<bool(int64_t done)>;
+
+// -1 means all cores.
+inline int ResolveNumThreads(int num_threads) {
+  const int cores = std::max(1u, std::thread::hardware_concurrency());
+  return num_threads <= 0 ? cores : num_threads;
+}
+
+// Runs body(begin, end, thread) over chunks of [0, n). Which thread takes which chunk varies, so results must
+// depend on the items alone. Returns false if the poll stopped it; rethrows the first exception of a body.
+template <class Body>
+bool ParallelFor(int64_t n, int64_t chunk, int num_threads, const Poll& poll, Body&& body) {
+  chunk = std::max<int64_t>(chunk, 1);
+  const int threads = static_cast<int>(
+      std::min<int64_t>(ResolveNumThreads(num_threads), std::max<int64_t>((n + chunk - 1) / chunk, 1)));
+  std::atomic<int64_t> next{0}, done{0};
+  std::atomic<bool> stop{false};
+  std::mutex mutex;
+  std::condition_variable finished;
+  int running = threads;
+  std::exception_ptr error;
+  const auto work = [&](int thread) {
+    try {
+      for (int64_t begin = next.fetch_add(chunk); begin < n && !stop; begin = next.fetch_add(chunk)) {
+        const int64_t end = std::min(begin + chunk, n);
+        body(begin, end, thread);
+        done += end - begin;
+      }
+    } catch (...) {
+      const std::lock_guard<std::mutex> lock(mutex);
+      if (!error) error = std::current_exception();
+      stop = true;
+    }
+    const std::lock_guard<std::mutex> lock(mutex);
+    if (--running == 0) finished.notify_all();
+  };
+  std::vector<std::thread> pool;
+  pool.reserve(threads);
+  for (int i = 0; i < threads; ++i) pool.emplace_back(work, i);
+  {
+    std::unique_lock<std::mutex> lock(mutex);
+    while (!finished.wait_for(lock, std::chrono::milliseconds(50), [&] { return running == 0; })) {
+      lock.unlock();
+      if (poll && !stop && !poll(done)) stop = true;
+      lock.lock();
+    }
+  }
+  for (std::thread& thread : pool) thread.join();
+  if (error) std::rethrow_exception(error);
+  if (poll && !stop) poll(done);
+  return !stop;
+}
+
+}  // namespace pixcli
