@@ -37,26 +37,27 @@ Values = Mapping[str, Value]
 """The type of a parameter that gets everything that is set, by key."""
 
 
-class _Option(click.Option):
-    """--Group.name; its value is None where the command line does not give it."""
-
-    def __init__(self, field: Field, section: str, required: bool = False) -> None:
-        self.section = section
-        default = field.format(field.default)
-        notes = "required" if required else f"default: {default}" if default else ""
-        super().__init__(
-            [f"--{field.key}", field.key.replace(".", "__")],
-            type=field.parse,
-            metavar=field.expected if field.choices else _METAVARS[field.kind],
-            help=f"{field.help} [{notes}]" if notes else field.help,
-        )
-
-
 _METAVARS = {bool: "{0, 1}", int: "INTEGER", float: "NUMBER", str: "TEXT"}
 
 
+class _Option(click.Option):
+    """An option of a field, under the heading of a section; None where the command line does not give it."""
+
+    def __init__(self, field: Field, section: str, note: str = "") -> None:
+        default = field.format(field.default)
+        note = note or (f"default: {default}" if default else "")
+        metavar = field.expected if field.choices else "PATH" if section == "Paths" else _METAVARS[field.kind]
+        super().__init__(
+            [f"--{field.key}", field.key.replace(".", "__")],
+            type=field.parse,
+            metavar=metavar,
+            help=f"{field.help} [{note}]" if note else field.help,
+        )
+        self.section = section
+
+
 class _Command(click.Command):
-    """A command whose help shows the options under the headings of their groups."""
+    """A command whose help shows the options under the headings of their sections."""
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         sections: dict[str, list[tuple[str, str]]] = {}
@@ -71,44 +72,44 @@ class _Command(click.Command):
 
 def command(function: Callable[..., None]) -> click.Command:
     """Makes a click command of a function, as the head of this file shows."""
-    path_fields = {field.name: field for field in fields(PathOptions)}
     parameters = _parameters(function)
-    keyed: dict[str, Field] = {}
-    params: list[click.Parameter] = []
-
-    def add(field: Field, section: str, required: bool = False) -> None:
-        keyed[field.key.replace(".", "__")] = field
-        params.append(_Option(field, section, required))
-
-    for name, kind in parameters.items():
-        if kind in (Path, Path | None):
-            add(path_fields[name], "Paths", required=kind is Path)
-    for kind in parameters.values():
-        if _is_group(kind) and kind is not CommonOptions:
-            for field in fields(kind):
-                add(field, kind.group or "Options")
-    for field in fields(CommonOptions):
-        add(field, "Common")
-    params.append(click.Option(["--project_path"], metavar="FILE", help="Ini file with options."))
-    preset_help = "Options that go together; 'pixcli help' lists them."
-    params.append(click.Option(["--preset"], metavar="NAME", help=preset_help))
 
     def callback(project_path: str | None, preset: str | None, **given: Value | None) -> None:
-        command_line = {keyed[name].key: value for name, value in given.items() if value is not None}
+        command_line = {name.replace("__", "."): value for name, value in given.items() if value is not None}
         ini = read_ini(Path(project_path)) if project_path else {}
-        values = ChainMap(command_line, ini, read_preset(preset) if preset else {})
+        from_preset = read_preset(preset) if preset else {}
+        values = ChainMap(command_line, ini, from_preset)
         common = build(CommonOptions, values)
         configure_logging(common)
-        _log_sources(command_line, ini, project_path, preset)
+        _log_sources(command_line, ini, from_preset, project_path, preset)
         function(**{name: _argument(name, kind, values, common) for name, kind in parameters.items()})
 
     return _Command(
         function.__name__,
-        params=params,
+        params=_options(parameters),
         callback=callback,
         help=inspect.getdoc(function),
         context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
     )
+
+
+def _options(parameters: Mapping[str, Any]) -> list[click.Parameter]:
+    paths = {field.name: field for field in fields(PathOptions)}
+    options: list[click.Parameter] = [
+        _Option(paths[name], "Paths", note="required" if kind is Path else "")
+        for name, kind in parameters.items()
+        if name in paths
+    ]
+    groups = [kind for kind in parameters.values() if _is_group(kind) and kind is not CommonOptions]
+    for group in [*groups, CommonOptions]:
+        section = "Common" if group is CommonOptions else group.group or "Options"
+        options += [_Option(field, section) for field in fields(group)]
+    preset_help = "Options that go together; 'pixcli help' lists them."
+    return [
+        *options,
+        click.Option(["--project_path"], metavar="PATH", help="Ini file with options."),
+        click.Option(["--preset"], metavar="NAME", help=preset_help),
+    ]
 
 
 def _parameters(function: Callable[..., None]) -> dict[str, Any]:
@@ -145,11 +146,13 @@ def _argument(name: str, kind: Any, values: Values, common: CommonOptions) -> ob
 
 
 def _log_sources(
-    command_line: Mapping[str, Value], ini: Mapping[str, Value], project_path: str | None, preset: str | None
+    command_line: Values, ini: Values, from_preset: Values, project_path: str | None, preset: str | None
 ) -> None:
-    """Says where values come from, since COLMAP lets the ini file win silently."""
-    if project_path is not None and preset is not None:
-        log.info("%s goes before preset %s", project_path, preset)
-    for key, value in command_line.items():
-        if key in ini and ini[key] != value:
-            log.info("%s=%s from the command line goes before %s in %s", key, value, ini[key], project_path)
+    """Says where values come from; above all that the command line won, since in COLMAP the ini file does."""
+    sources = {"command line": command_line, str(project_path): ini, f"preset {preset}": from_preset}
+    for key in dict.fromkeys(key for values in sources.values() for key in values):
+        (source, value), *others = [(name, values[key]) for name, values in sources.items() if key in values]
+        others = [(name, other) for name, other in others if other != value]
+        level = logging.INFO if others and key in ini else logging.DEBUG
+        beaten = "".join(f", not {other} ({name})" for name, other in others)
+        log.log(level, "%s is %s (%s)%s", key, value, source, beaten)

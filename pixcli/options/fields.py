@@ -64,11 +64,11 @@ class Field:
         if self.choices:
             return "{" + ", ".join(self.choices) + "}"
         if self.minimum is not None and self.maximum is not None:
-            return f"{_KINDS[self.kind]} from {self.minimum:g} to {self.maximum:g}"
+            return f"{_KINDS[self.kind]} from {self.minimum:.12g} to {self.maximum:.12g}"
         if self.minimum is not None:
-            return f"{_KINDS[self.kind]}, at least {self.minimum:g}"
+            return f"{_KINDS[self.kind]}, at least {self.minimum:.12g}"
         if self.maximum is not None:
-            return f"{_KINDS[self.kind]}, at most {self.maximum:g}"
+            return f"{_KINDS[self.kind]}, at most {self.maximum:.12g}"
         return _KINDS[self.kind]
 
     def parse(self, text: str) -> Value:
