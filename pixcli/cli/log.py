@@ -33,4 +33,3 @@ def configure_logging(options: CommonOptions) -> None:
         handler.setFormatter(logging.Formatter(line, datefmt="%Y%m%d %H:%M:%S"))
         log.addHandler(handler)
     log.setLevel(_LEVELS[options.log_level])
-    log.propagate = False

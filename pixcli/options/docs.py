@@ -27,7 +27,8 @@ def options_page() -> str:
         "# Options",
         "Made by `scripts/make_option_docs.py` from `pixcli/options`; do not edit.",
         "An option is set by `--Group.name value`, in an ini file (`--project_path`) or by a preset "
-        "(`--preset`); the earlier of these goes before the later. `pixcli project_generator` writes an ini file with all of them.",
+        "(`--preset`); the earlier of these goes before the later. `pixcli project_generator` writes an ini "
+        "file with all of them.",
     ]
     for group in GROUPS:
         parts += [
