@@ -41,7 +41,7 @@ def test_keys_without_a_group_come_first_then_sections(tmp_path):
         ),
         ("[KeypointAdjustment\n", "line 1: expected a section"),
         ("[KeypointAdjustment]\nbound\n", "line 2: expected 'name=value', found 'bound'"),
-        ("[KeypointAdjustment]\nbound=-3\n", "line 2: KeypointAdjustment.bound is '-3.0', but takes a number"),
+        ("[KeypointAdjustment]\nbound=-3\n", "KeypointAdjustment.bound is '-3.0', but takes a number"),
         (
             "[KeypointAdjustment]\nbound=3\n\nbound=4\n",
             "line 4: KeypointAdjustment.bound is set already in line 2",
