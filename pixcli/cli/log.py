@@ -1,6 +1,7 @@
 """Where the log of a command goes and how much it says, with COLMAP's options and line format."""
 
 import logging
+import os
 import sys
 
 from pixcli.errors import UserError
@@ -33,3 +34,8 @@ def configure_logging(options: CommonOptions) -> None:
         handler.setFormatter(logging.Formatter(line, datefmt="%Y%m%d %H:%M:%S"))
         log.addHandler(handler)
     log.setLevel(_LEVELS[options.log_level])
+    # pycolmap logs on its own, to stderr. If it is imported only later, it reads the environment.
+    least = max(0, -options.log_level)
+    os.environ["GLOG_minloglevel"] = str(least)  # noqa: SIM112
+    if "pycolmap" in sys.modules:
+        sys.modules["pycolmap"].logging.minloglevel = least

@@ -56,6 +56,8 @@ def main(args: Sequence[str] | None = None) -> int:
         logging.getLogger(__name__).debug("", exc_info=True)
         where = f"{error.filename}: " if error.filename else ""
         return _user_error(program, f"{where}{error.strerror}")
+    except MemoryError as error:
+        return _user_error(program, f"not enough memory. {error}".strip())
     except Exception:
         return _internal_error(program)
 

@@ -48,7 +48,7 @@ class _Option(click.Option):
         note = note or (f"default: {default}" if default else "")
         metavar = field.expected if field.choices else "PATH" if section == "Paths" else _METAVARS[field.kind]
         super().__init__(
-            [f"--{field.key}", field.key.replace(".", "__")],
+            [*(f"--{name}" for name in (field.key, field.short) if name), field.key.replace(".", "__")],
             type=field.parse,
             metavar=metavar,
             help=f"{field.help} [{note}]" if note else field.help,

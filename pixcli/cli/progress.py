@@ -29,11 +29,10 @@ def _bar(name: str, total: int | None) -> Iterator[Update]:
 
 
 def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-    """Prints a table on stdout, texts to the left, numbers as they are given to the right."""
+    """Prints a table on stdout: names in the first column, values as they are given in the others."""
     table = Table(title=title, title_justify="left", title_style="bold")
     for index, column in enumerate(columns):
-        is_number = all(isinstance(row[index], (int, float)) for row in rows)
-        table.add_column(column, justify="right" if is_number or index > 0 else "left")
+        table.add_column(column, justify="right" if index > 0 else "left")
     for row in rows:
         table.add_row(*(str(cell) for cell in row))
     # Off a terminal rich assumes 80 columns and would cut rows: files and pipes get them whole.

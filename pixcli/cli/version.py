@@ -6,6 +6,7 @@ from importlib import metadata
 import click
 
 from pixcli import __version__
+from pixcli.errors import UserError
 
 
 @click.command("version", context_settings={"help_option_names": ["-h", "--help"]})
@@ -21,15 +22,20 @@ def version(verbose: bool) -> None:
 def _build_facts() -> dict[str, str]:
     """What a bug report needs to know."""
     from pixcli import _core  # here, so that a plain `version` stays fast and works without the extension
-    from pixcli.ceres import pyceres
 
+    try:
+        from pixcli.ceres import pyceres
+
+        ceres = pyceres.__ceres_version__
+    except UserError as error:
+        ceres = str(error)
     build = _core.build_config()
     return {
         "python": f"{platform.python_version()} on {platform.platform()}",
         "numpy": _installed("numpy"),
         "pycolmap": _installed("pycolmap"),
         "pyceres": _installed("pyceres"),
-        "ceres": pyceres.__ceres_version__,
+        "ceres": ceres,
         "torch": _installed("torch"),
         "compiler": build["compiler"],
         "kernels": build["kernels"],

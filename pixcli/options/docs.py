@@ -8,15 +8,10 @@ from pixcli.options.presets import preset_names, read_preset
 def docs_table(group: type[OptionGroup]) -> str:
     """A Markdown table of all options of a group."""
     rows = [("option", "default", "takes", "meaning")]
-    rows += [
-        (
-            f"`{field.key}`",
-            f"`{default}`" if (default := field.format(field.default)) else "",
-            _takes(field),
-            field.help,
-        )
-        for field in fields(group)
-    ]
+    for field in fields(group):
+        default = field.format(field.default)
+        names = f"`{field.key}`" + (f" or `{field.short}`" if field.short else "")
+        rows.append((names, f"`{default}`" if default else "", _takes(field), field.help))
     lines = ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows]
     return "\n".join([lines[0], "| --- | --- | --- | --- |", *lines[1:]])
 

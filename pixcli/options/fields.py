@@ -32,14 +32,16 @@ def option(
     minimum: float | None = None,
     maximum: float | None = None,
     parse: Callable[[str], object] | None = None,
+    short: str = "",
 ) -> Any:
     """A dataclass field that is an option. Choices are declared by annotating the field with a Literal.
 
     Args:
         minimum, maximum: the range of a number, both ends included.
         parse: reads a text that holds a list; raises ValueError on a bad one, which fails the check.
+        short: a second name on the command line, without the group.
     """
-    metadata = {"help": help, "minimum": minimum, "maximum": maximum, "parse": parse}
+    metadata = {"help": help, "minimum": minimum, "maximum": maximum, "parse": parse, "short": short}
     return dataclasses.field(default=default, metadata=metadata)
 
 
@@ -57,6 +59,7 @@ class Field:
     minimum: float | None
     maximum: float | None
     parse_list: Callable[[str], object] | None
+    short: str
 
     @property
     def expected(self) -> str:
@@ -142,6 +145,7 @@ def fields(group: type[OptionGroup]) -> tuple[Field, ...]:
                 minimum=declared.metadata["minimum"],
                 maximum=declared.metadata["maximum"],
                 parse_list=declared.metadata["parse"],
+                short=declared.metadata["short"],
             )
         )
     return tuple(result)

@@ -105,6 +105,12 @@ def test_an_error_of_the_file_system_is_one_line(failing, capsys):
     assert capsys.readouterr().err == "pixcli failing: /disk/out.db: No space left on device\n"
 
 
+def test_too_little_memory_is_one_line(failing, capsys):
+    failing.error = MemoryError("Unable to allocate 9 TiB")
+    assert main(["failing"]) == 1
+    assert capsys.readouterr().err == "pixcli failing: not enough memory. Unable to allocate 9 TiB\n"
+
+
 def test_an_internal_error_shows_where_and_asks_for_a_report(failing, capsys):
     failing.error = ZeroDivisionError("boom")
     assert main(["failing"]) == 2

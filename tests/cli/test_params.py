@@ -2,14 +2,17 @@
 
 import logging
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 
+import pycolmap
 import pytest
 
 from pixcli.cli.main import COMMANDS, main
 from pixcli.cli.params import Values, command
 from pixcli.options import CommonOptions, KeypointAdjustmentOptions
+from pixcli.options.fields import OptionGroup, option
 from pixcli.progress import Progress
 
 
@@ -167,6 +170,31 @@ def test_log_target(calls, tmp_path, target, in_out, in_err, in_file, capsys):
     assert ("working" in captured.out) == in_out
     assert ("working" in captured.err) == in_err
     assert (path.exists() and "working" in path.read_text()) == in_file
+
+
+@pytest.mark.parametrize(("level", "least"), [(1, 0), (0, 0), (-1, 1), (-2, 2)])
+def test_pycolmap_keeps_to_the_log_level(calls, monkeypatch, level, least):
+    monkeypatch.setattr(pycolmap.logging, "minloglevel", 0)
+    monkeypatch.setenv("GLOG_minloglevel", "0")
+    _run(calls, "--log_level", level)
+    assert pycolmap.logging.minloglevel == least
+
+
+def test_a_short_name_serves_as_well():
+    @dataclass(frozen=True)
+    class SceneOptions(OptionGroup):
+        group = "Scene"
+        seed: int = option(0, "Which scene.", short="seed")
+
+    seen = []
+
+    @command
+    def scene(options: SceneOptions) -> None:
+        seen.append(options.seed)
+
+    scene.main(["--seed", "3"], standalone_mode=False)
+    scene.main(["--Scene.seed", "4"], standalone_mode=False)
+    assert seen == [3, 4]
 
 
 def test_a_parameter_that_no_option_can_be_made_of_is_refused():
