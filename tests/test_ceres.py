@@ -3,7 +3,6 @@ import sys
 
 import pytest
 
-
 OTHER_CERES = "types.SimpleNamespace(__version__='9', __ceres_version__='2.3.0')"
 
 
