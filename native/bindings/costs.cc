@@ -1,4 +1,5 @@
-// The module pixcli._costs: cost functions for pyceres. Import pyceres first: it registers ceres::CostFunction.
+// The module pixcli._costs: cost functions for pyceres. Import pyceres first: it registers
+// ceres::CostFunction.
 #include <ceres/cost_function.h>
 #include <pybind11/pybind11.h>
 

@@ -1,0 +1,35 @@
+"""Every option of pixcli, one dataclass a group; see fields.py for how they are declared."""
+
+from functools import cache
+
+from pixcli.options.dense_features import DenseFeaturesOptions
+from pixcli.options.fields import Field, OptionGroup, fields
+from pixcli.options.interpolation import InterpolationOptions
+from pixcli.options.keypoint_adjustment import KeypointAdjustmentOptions
+from pixcli.options.project import CommonOptions, PathOptions
+
+GROUPS: tuple[type[OptionGroup], ...] = (
+    PathOptions,
+    CommonOptions,
+    DenseFeaturesOptions,
+    InterpolationOptions,
+    KeypointAdjustmentOptions,
+)
+"""All groups, in the order of ini files and documentation."""
+
+
+@cache
+def all_fields() -> dict[str, Field]:
+    """Every option by its key, as ini files may hold it."""
+    return {field.key: field for group in GROUPS for field in fields(group)}
+
+
+__all__ = [
+    "GROUPS",
+    "CommonOptions",
+    "DenseFeaturesOptions",
+    "InterpolationOptions",
+    "KeypointAdjustmentOptions",
+    "PathOptions",
+    "all_fields",
+]

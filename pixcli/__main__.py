@@ -1,0 +1,7 @@
+"""python -m pixcli"""
+
+import sys
+
+from pixcli.cli.main import main
+
+sys.exit(main())

@@ -1,0 +1,50 @@
+"""Options of dense feature maps and of the patches cut from them."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from pixcli.options.fields import OptionGroup, option, parse_numbers
+
+
+def _parse_scales(text: str) -> tuple[float, ...]:
+    scales = parse_numbers(text)
+    if not all(0 < scale <= 1 for scale in scales):
+        raise ValueError("every scale must be over 0 and at most 1")
+    return scales
+
+
+@dataclass(frozen=True)
+class DenseFeaturesOptions(OptionGroup):
+    """How images become feature maps, and how much of these is kept."""
+
+    group = "DenseFeatures"
+
+    model: str = option("image", "image (intensities), dsift (dense SIFT) or an installed model.")
+    model_path: str = option("", "Python file with a model of your own; overrides the model's name.")
+    device: Literal["auto", "cpu", "cuda"] = option("auto", "Where a learned model runs.")
+    gpu_index: int = option(-1, "Which GPU; -1: any.", minimum=-1)
+    num_threads: int = option(-1, "Threads of the extraction; -1: all cores.", minimum=-1)
+    max_edge: int = option(1600, "Longest side over which images are scaled down, in pixels.", minimum=16)
+    resize: Literal["lanczos", "bicubic", "bilinear", "area"] = option("lanczos", "How they are scaled down.")
+    fast_image_load: bool = option(False, "Let the JPEG decoder scale down: faster, less exact.")
+    tile_size: int = option(1024, "Longest side of what is computed at a time, in pixels.", minimum=64)
+    pyramid_scales: str = option(
+        "1.0", "Scales of the image at which features are computed, finest first.", parse=_parse_scales
+    )
+    l2_normalize: bool = option(True, "Scale every feature vector to unit length.")
+    sparse: bool = option(True, "Keep patches around keypoints only, not whole maps.")
+    patch_size: int = option(
+        16, "Width and height of a patch, in samples of the map.", minimum=4, maximum=256
+    )
+    dtype: Literal["half", "float", "double"] = option("half", "Precision in which features are kept.")
+    use_cache: bool = option(False, "Keep the features in a file that later runs use again.")
+    cache_path: str = option("", "That file; needed with use_cache.")
+    overwrite_cache: bool = option(False, "Replace a cache that was made from other options or images.")
+    color: bool = option(False, "image: RGB instead of grey.")
+    spatial_bin_size: int = option(4, "dsift: side of one of the 4x4 bins, in pixels.", minimum=1, maximum=64)
+    rootsift: bool = option(True, "dsift: square root of the L1-normalized descriptor.")
+
+    @property
+    def scales(self) -> tuple[float, ...]:
+        """pyramid_scales as numbers, each in (0, 1]."""
+        return _parse_scales(self.pyramid_scales)

@@ -1,0 +1,89 @@
+"""Options of keypoint adjustment."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from pixcli.options.fields import OptionGroup, option
+
+
+def _parse_supports(text: str) -> tuple[tuple[int, float], ...]:
+    supports = []
+    for part in text.split(","):
+        radius, _, step = part.partition(":")
+        try:
+            supports.append((int(radius), float(step)))
+        except ValueError:
+            raise ValueError("expected radius:step separated by commas, such as 11:2,7:2,7:1") from None
+    if not all(1 <= radius <= 32 and 0 < step <= 16 for radius, step in supports):
+        raise ValueError("a radius must be from 1 to 32 nodes and a step over 0 and at most 16 pixels")
+    return tuple(supports)
+
+
+@dataclass(frozen=True)
+class KeypointAdjustmentOptions(OptionGroup):
+    """How matched keypoints are moved until what surrounds them agrees."""
+
+    group = "KeypointAdjustment"
+
+    strategy: Literal["affine", "featuremetric", "topological_reference"] = option(
+        "affine",
+        "affine: align every keypoint to its track's root. featuremetric: make features agree over all "
+        "matches of a track. topological_reference: the same over the matches with the root only.",
+    )
+    warp: Literal["translation", "affine"] = option(
+        "affine", "What undoes the distortion between views: a position, or a linear map too."
+    )
+    match_source: Literal["inlier", "raw"] = option("inlier", "Geometrically verified matches, or all.")
+    weight_by_score: bool = option(True, "Weight a match by its score, where one is known.")
+    reverify: bool = option(True, "Estimate the two-view geometries again after keypoints have moved.")
+    num_threads: int = option(-1, "Threads; -1: all cores.", minimum=-1)
+    max_iterations: int = option(20, "Iterations of the solver.", minimum=1)
+
+    supports: str = option(
+        "11:2,7:2,7:1",
+        "affine: grids of nodes to choose from for each keypoint, as radius in nodes:step in pixels.",
+        parse=_parse_supports,
+    )
+    window: float = option(
+        0.6, "affine: sigma of the Gaussian window over the support, in radii.", minimum=0.1
+    )
+    min_correlation: float = option(0.8, "affine: a lower correlation rejects.", minimum=-1, maximum=1)
+    large_support_correlation: float = option(
+        0.9,
+        "affine: a support is preferred to smaller ones while its correlation is over this.",
+        minimum=-1,
+        maximum=1,
+    )
+    max_shift: float = option(3.0, "affine: a larger shift rejects, in pixels.", minimum=0)
+    max_deviation: float = option(
+        0.5, "A larger predicted standard deviation of the position rejects, in pixels.", minimum=0
+    )
+    max_distortion: float = option(
+        2.0,
+        "affine: rejects where the local warp stretched more than this, or less than its inverse.",
+        minimum=1,
+    )
+
+    bound: float = option(
+        4.0, "featuremetric: how far a keypoint may move in x and in y, in pixels.", minimum=0
+    )
+    loss: Literal["trivial", "cauchy", "huber", "soft_l1", "arctan", "tukey"] = option(
+        "cauchy", "featuremetric: robust loss on the feature distance."
+    )
+    loss_scale: float = option(0.25, "featuremetric: scale of the loss.", minimum=1e-6)
+    function_tolerance: float = option(
+        0.0, "featuremetric: stop at this relative decrease of the cost.", minimum=0
+    )
+    gradient_tolerance: float = option(0.0, "featuremetric: stop at this largest gradient.", minimum=0)
+    parameter_tolerance: float = option(1e-5, "featuremetric: stop at this relative step.", minimum=0)
+    max_kps_per_problem: int = option(
+        50, "featuremetric: tracks with more keypoints are solved iteratively instead of densely.", minimum=2
+    )
+    root_regularize_weight: float = option(
+        -1.0, "featuremetric: weight that pulls to the root's feature; -1: none.", minimum=-1
+    )
+
+    @property
+    def support_list(self) -> tuple[tuple[int, float], ...]:
+        """supports as pairs (radius in nodes, step in pixels)."""
+        return _parse_supports(self.supports)

@@ -1,0 +1,38 @@
+"""Options without a group: paths, and what every command takes."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from pixcli.options.fields import OptionGroup, option
+
+
+@dataclass(frozen=True)
+class PathOptions(OptionGroup):
+    """All paths that commands take. A command names those that it uses; empty means not given."""
+
+    group = ""
+
+    database_path: str = option("", "COLMAP database with keypoints and verified matches.")
+    image_path: str = option("", "Folder that the image names of the database are relative to.")
+    image_list_path: str = option("", "Text file with one image name a line: only these images are used.")
+    constant_image_list_path: str = option("", "Text file with one image name a line: these stay.")
+    output_path: str = option("", "Where the result is written.")
+    covariance_path: str = option("", "HDF5 file for each keypoint's 2x2 covariance, in pixels squared.")
+    report_path: str = option("", "JSON file for the figures of the closing summary.")
+    texture_path: str = option("", "Folder of photos that surfaces are textured with.")
+
+
+@dataclass(frozen=True)
+class CommonOptions(OptionGroup):
+    """What every command takes, beside --project_path and --preset."""
+
+    group = ""
+
+    default_random_seed: int = option(0, "Seed of every random choice.", minimum=0, maximum=2**31 - 1)
+    log_level: int = option(
+        0, "0: information, 1: details too, -1: warnings, -2: errors only.", minimum=-2, maximum=1
+    )
+    log_target: Literal["stderr", "stdout", "file", "stderr_and_file"] = option(
+        "stderr", "Where the log goes."
+    )
+    log_path: str = option("", "The log file, for the targets with a file.")

@@ -1,0 +1,51 @@
+"""How far a long computation is, and what its phases cost."""
+
+import logging
+import resource
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+
+log = logging.getLogger(__name__)
+
+Update = Callable[[int], None]
+"""Called with the number of items done so far."""
+
+
+@dataclass(frozen=True)
+class PhaseStats:
+    """What one phase took."""
+
+    name: str
+    seconds: float
+    peak_memory_mb: float
+    """Largest resident memory of the process from its start to the end of the phase, in MB (10^6 bytes)."""
+
+
+class Progress:
+    """Keeps the statistics of phases and shows nothing; a subclass shows bars."""
+
+    def __init__(self) -> None:
+        self.phases: list[PhaseStats] = []
+
+    @contextmanager
+    def phase(self, name: str, total: int | None = None) -> Iterator[Update]:
+        """One phase of the work, of `total` items if that is known; yields update(done)."""
+        start = time.perf_counter()
+        with self._show(name, total) as update:
+            yield update
+        self.phases.append(PhaseStats(name, time.perf_counter() - start, peak_memory_mb()))
+        log.debug(
+            "%s: %.2f s, peak memory %.0f MB", name, self.phases[-1].seconds, self.phases[-1].peak_memory_mb
+        )
+
+    def _show(self, name: str, total: int | None) -> AbstractContextManager[Update]:
+        return nullcontext(lambda done: None)
+
+
+def peak_memory_mb() -> float:
+    """Largest resident memory of this process so far, in MB (10^6 bytes)."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak * (1 if sys.platform == "darwin" else 1024) / 1e6  # macOS counts bytes, Linux KiB

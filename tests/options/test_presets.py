@@ -1,0 +1,47 @@
+import pytest
+
+from pixcli.errors import UserError
+from pixcli.options import all_fields
+from pixcli.options.presets import preset_names, read_preset
+
+CHANGES = {
+    "pixsfm": {
+        "KeypointAdjustment.strategy": "featuremetric",
+        "KeypointAdjustment.warp": "translation",
+        "KeypointAdjustment.max_iterations": 100,
+    },
+}
+"""What every preset changes of the defaults: all of it, so that no preset changes the problem in silence."""
+
+
+@pytest.mark.parametrize("name", preset_names())
+def test_a_preset_changes_this_and_nothing_else(name):
+    values = read_preset(name)
+    changes = {key: value for key, value in values.items() if value != all_fields()[key].default}
+    assert changes == CHANGES[name]
+
+
+def test_the_formulation_of_the_preset_pixsfm_does_not_follow_the_defaults():
+    assert read_preset("pixsfm") == {
+        "DenseFeatures.max_edge": 1600,
+        "DenseFeatures.patch_size": 16,
+        "DenseFeatures.dtype": "half",
+        "DenseFeatures.l2_normalize": True,
+        "KeypointAdjustment.strategy": "featuremetric",
+        "KeypointAdjustment.warp": "translation",
+        "KeypointAdjustment.match_source": "inlier",
+        "KeypointAdjustment.bound": 4.0,
+        "KeypointAdjustment.loss": "cauchy",
+        "KeypointAdjustment.loss_scale": 0.25,
+        "KeypointAdjustment.max_iterations": 100,
+        "KeypointAdjustment.function_tolerance": 0.0,
+        "KeypointAdjustment.gradient_tolerance": 0.0,
+        "KeypointAdjustment.parameter_tolerance": 1e-5,
+    }
+
+
+def test_an_unknown_preset_names_the_nearest_and_all():
+    with pytest.raises(UserError) as error:
+        read_preset("pixfsm")
+    assert "Did you mean pixsfm?" in str(error.value)
+    assert all(name in str(error.value) for name in preset_names())

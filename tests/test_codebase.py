@@ -1,0 +1,49 @@
+"""Linters, types and what must agree between files."""
+
+import re
+import subprocess
+import sys
+from importlib import metadata
+from pathlib import Path
+
+import pytest
+
+import pixcli
+
+ROOT = Path(__file__).parents[1]
+
+
+def _check(*command):
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert result.returncode == 0, result.stdout + result.stderr
+
+
+def test_ruff():
+    _check(sys.executable, "-m", "ruff", "check")
+
+
+def test_mypy():
+    _check(sys.executable, "-m", "mypy")
+
+
+def test_clang_format():
+    clang_format = pytest.importorskip("clang_format")
+    sources = [path for path in (ROOT / "native").rglob("*") if path.suffix in (".h", ".cc")]
+    assert sources
+    _check(clang_format.get_executable("clang-format"), "--dry-run", "--Werror", *sources)
+
+
+def test_versions_agree():
+    meson = re.search(
+        r"^\s*version: '(.+)'", (ROOT / "meson.build").read_text(encoding="utf-8"), re.MULTILINE
+    )
+    assert meson is not None
+    assert meson[1] == pixcli.__version__ == metadata.version("pixcli")
+
+
+def test_only_the_command_line_knows_click_and_rich():
+    pattern = re.compile(r"^\s*(import|from) (click|rich)\b", re.MULTILINE)
+    users = {
+        path for path in (ROOT / "pixcli").rglob("*.py") if pattern.search(path.read_text(encoding="utf-8"))
+    }
+    assert {path.parent.name for path in users} == {"cli"}
