@@ -21,6 +21,7 @@ import numpy.typing as npt
 import pycolmap
 
 from ..errors import UserError
+from .files import sync
 
 # What pixcli needs; all other columns may be missing (older schemas) or more (newer ones).
 _TABLES = {
@@ -168,9 +169,9 @@ def write_refined_database(
             _transfer(target, private, graph, moved, touched)
             if output_path is not None:
                 _check_integrity(target, input_path)
-                _sync(target)
+                sync(target)
                 target.rename(final)
-                _sync(final.parent)
+                sync(final.parent)
 
 
 # --- reading ------------------------------------------------------------------------------------------------
@@ -404,11 +405,3 @@ def _write_errors(path: Path) -> Iterator[None]:
     except (sqlite3.Error, OSError, RuntimeError) as error:
         reason = "another program is using it" if "locked" in str(error) else str(error)
         raise UserError(f"{path} cannot be written: {reason}; nothing was changed") from error
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
