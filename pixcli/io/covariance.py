@@ -1,4 +1,4 @@
-"""Keypoint covariances in HDF5: a group for each image, named as the image is, with a data set `covariance`."""
+"""Keypoint covariances in HDF5: a group for each image, of its name, with the data set `covariance`."""
 
 import os
 from collections.abc import Sequence

@@ -182,18 +182,19 @@ def _open_input(path: Path) -> sqlite3.Connection:
     if not path.is_file():
         raise UserError(f"there is no database {path}: check --database_path")
     try:
-        with path.open("rb") as file:
-            magic = file.read(16)
+        with path.open("rb") as stream:
+            magic = stream.read(16)
     except OSError as error:
         raise UserError(f"{path} cannot be read: {error.strerror}") from error
     if magic != b"SQLite format 3\0":
         raise UserError(f"{path} is not a database: expected the SQLite file of `colmap feature_extractor`")
     # Even a read-only connection leaves -wal and -shm files behind unless told that the file is immutable.
     # Where there is a journal already, the newest rows may be in it.
-    journals = [path.with_name(path.name + suffix) for suffix in ("-wal", "-journal")]
+    file = path.resolve()
+    journals = [file.with_name(file.name + suffix) for suffix in ("-wal", "-journal")]
     mode = "mode=ro" if any(journal.exists() for journal in journals) else "immutable=1"
     try:
-        connection = sqlite3.connect(f"{path.absolute().as_uri()}?{mode}", uri=True, timeout=_BUSY_SECONDS)
+        connection = sqlite3.connect(f"{file.as_uri()}?{mode}", uri=True, timeout=_BUSY_SECONDS)
         for table, needed in _TABLES.items():
             columns = set(_columns(connection, table))
             if not columns and table in ("cameras", "images"):
