@@ -174,9 +174,6 @@ def write_refined_database(
                 sync(final.parent)
 
 
-# --- reading ------------------------------------------------------------------------------------------------
-
-
 def _open_input(path: Path) -> sqlite3.Connection:
     """A read-only connection that leaves no trace beside the file."""
     if not path.is_file():
@@ -306,9 +303,6 @@ def _read_pairs(
     pairs = np.array([row[:2] for row in found], np.int32)
     pair_ptr = np.concatenate([[0], np.cumsum([row[4] for row in found], dtype=np.int64)])
     return pairs, pair_ptr, [row[2:4] for row in found]
-
-
-# --- writing ------------------------------------------------------------------------------------------------
 
 
 def _update_keypoints(
