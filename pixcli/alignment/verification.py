@@ -1,6 +1,6 @@
 """Two-view geometries of image pairs whose keypoints moved, estimated again as COLMAP estimates them."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from copy import copy
 from dataclasses import dataclass
@@ -12,6 +12,7 @@ import numpy.typing as npt
 import pycolmap
 
 from ..errors import UserError
+from ..progress import Update
 
 _Data = tuple[Any, npt.NDArray[np.float64], Any, npt.NDArray[np.float64], npt.NDArray[np.uint32]]
 
@@ -49,13 +50,13 @@ def verify_pairs(
     max_error: float = 4.0,
     seed: int = 0,
     num_threads: int = -1,
-    update: Callable[[int], None] | None = None,
+    update: Update | None = None,
 ) -> VerificationCounts:
     """Re-estimate the geometries of pairs (image ids, smaller first) from the keypoints now in the database.
 
     Candidates are the raw matches and, since guided matching adds to them, the stored inliers. Defaults are
     COLMAP's; max_error is in pixels. Every pair has its own random numbers, so that results depend neither on
-    the number of threads nor on what else is verified. update is called with the number of pairs done.
+    the number of threads nor on what else is verified. update is called with the number of pairs done so far.
     """
     cameras = {camera.camera_id: camera for camera in database.read_all_cameras()}
     camera_of = {image.image_id: cameras[image.camera_id] for image in database.read_all_images()}

@@ -120,9 +120,7 @@ def check_output_path(input_path: str | os.PathLike[str], output_path: str | os.
     output_path = Path(output_path)
     if output_path.exists():
         if input_path.exists() and output_path.samefile(input_path):
-            raise UserError(
-                f"--output_path {output_path} is the input: leave --output_path out to refine it in place"
-            )
+            raise UserError(f"{output_path} is the input: leave --output_path out to refine it in place")
         raise UserError(f"{output_path} exists already: remove it, or give another --output_path")
     if not output_path.parent.is_dir():
         raise UserError(f"the folder {output_path.parent} of --output_path does not exist: create it first")
@@ -152,9 +150,8 @@ def write_refined_database(
     final = input_path if output_path is None else Path(output_path)
     with ExitStack() as stack:
         with _write_errors(final):
-            folder = Path(
-                stack.enter_context(tempfile.TemporaryDirectory(prefix=".pixcli-", dir=final.parent))
-            )
+            temporary = tempfile.TemporaryDirectory(prefix=".pixcli-", dir=final.parent)
+            folder = Path(stack.enter_context(temporary))
             target = input_path if output_path is None else folder / "output.db"
             with closing(_open_input(input_path)) as source:
                 if output_path is not None:
@@ -186,10 +183,14 @@ def _open_input(path: Path) -> sqlite3.Connection:
     if magic != b"SQLite format 3\0":
         raise UserError(f"{path} is not a database: expected the SQLite file of `colmap feature_extractor`")
     # Even a read-only connection leaves -wal and -shm files behind unless told that the file is immutable.
-    # Where there is a journal already, the newest rows may be in it.
+    # But where there is a log, the newest rows may be in it; and where a program was killed as it wrote, SQLite
+    # must roll that back, which takes write access.
     file = path.resolve()
-    journals = [file.with_name(file.name + suffix) for suffix in ("-wal", "-journal")]
-    mode = "mode=ro" if any(journal.exists() for journal in journals) else "immutable=1"
+    mode = "immutable=1"
+    if file.with_name(f"{file.name}-wal").exists():
+        mode = "mode=ro"
+    if file.with_name(f"{file.name}-journal").exists():
+        mode = "mode=rw"
     try:
         connection = sqlite3.connect(f"{file.as_uri()}?{mode}", uri=True, timeout=_BUSY_SECONDS)
         for table, needed in _TABLES.items():
@@ -294,10 +295,8 @@ def _read_pairs(
         found.append((i, j, id1, id2, count))
     if not found:
         if matches == "inlier":
-            raise UserError(
-                f"{path} holds no two-view geometries: run `colmap geometric_verifier` on it first "
-                "(or `colmap exhaustive_matcher`, if it is not matched yet)"
-            )
+            command = "colmap exhaustive_matcher (or geometric_verifier, if it is matched already)"
+            raise UserError(f"{path} holds no two-view geometries: run {command} on it first")
         raise UserError(f"{path} holds no matches: run `colmap exhaustive_matcher` on it first")
     found.sort()
     pairs = np.array([row[:2] for row in found], np.int32)

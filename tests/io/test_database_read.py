@@ -1,6 +1,7 @@
 """Reading COLMAP databases: what comes out, what is refused, and that the user's file is left alone."""
 
 import os
+import shutil
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -111,6 +112,24 @@ def test_unchecked_write_ahead_log_is_read(database_path: Path) -> None:
         for path in (database_path, link):
             assert not read_match_graph(path, "inlier").keypoints[0].any()
         assert (database_path.read_bytes(), log.read_bytes()) == before
+
+
+def test_interrupted_transaction_of_another_program_is_rolled_back(
+    database_path: Path, tmp_path: Path
+) -> None:
+    expected = read_match_graph(database_path, "inlier").xy
+    killed = tmp_path / "killed.db"
+    with closing(sqlite3.connect(database_path)) as writer:
+        writer.execute("PRAGMA journal_mode = DELETE")
+        writer.execute("PRAGMA cache_size = 1")  # so that changes reach the file before they are committed
+        writer.execute("UPDATE keypoints SET data = zeroblob(rows * cols * 4)")
+        shutil.copy(database_path, killed)
+        shutil.copy(f"{database_path}-journal", f"{killed}-journal")
+        writer.rollback()
+    with closing(sqlite3.connect(f"file:{killed}?immutable=1", uri=True)) as connection:
+        (spoiled,) = connection.execute("SELECT data FROM keypoints WHERE image_id = 1").fetchone()
+    assert not any(spoiled)
+    assert np.array_equal(read_match_graph(killed, "inlier").xy, expected)
 
 
 def test_older_schema_is_read_and_not_upgraded(database_path: Path) -> None:
