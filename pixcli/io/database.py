@@ -183,8 +183,8 @@ def _open_input(path: Path) -> sqlite3.Connection:
     if magic != b"SQLite format 3\0":
         raise UserError(f"{path} is not a database: expected the SQLite file of `colmap feature_extractor`")
     # Even a read-only connection leaves -wal and -shm files behind unless told that the file is immutable.
-    # But where there is a log, the newest rows may be in it; and where a program was killed as it wrote, SQLite
-    # must roll that back, which takes write access.
+    # But where there is a log, the newest rows may be in it; and what a program wrote before it was killed
+    # must be rolled back, which takes write access.
     file = path.resolve()
     mode = "immutable=1"
     if file.with_name(f"{file.name}-wal").exists():
