@@ -19,21 +19,34 @@ constexpr int kLanes = 4;
 
 typedef float V4 __attribute__((vector_size(16)));
 typedef float V4Unaligned __attribute__((vector_size(16), aligned(4)));
+typedef float V8 __attribute__((vector_size(32)));
+typedef int64_t Pair4 __attribute__((vector_size(32)));
 typedef float VN __attribute__((vector_size(kLanes * sizeof(float))));
+typedef int32_t VNInt __attribute__((vector_size(kLanes * sizeof(int32_t))));
 
 constexpr int kMaxPatch = 192;  // samples a side
 constexpr double kMaxStep = 1.5;  // pixels an iteration
 constexpr double kMaxWarpStep = 0.3;
+constexpr double kSettled = 0.05;  // pixels; the Hessian is kept from there on
 
 inline VN Load(const float* p) { return *reinterpret_cast<const VN*>(p); }
 inline void Store(float* p, VN v) { *reinterpret_cast<VN*>(p) = v; }
 inline VN Splat(float v) { return v - VN{}; }
 inline VN Abs(VN v) { return v < 0 ? -v : v; }
+inline VNInt Interleaved(int first) {
+  VNInt order = {};
+  for (int i = 0; i < kLanes; ++i) order[i] = first + i / 2 + (i % 2) * kLanes;
+  return order;
+}
+inline V4 LoadRow(const float* p) { return *reinterpret_cast<const V4Unaligned*>(p); }
 
 inline float Sum(VN v) {
-  float s = 0;
-  for (int i = 0; i < kLanes; ++i) s += v[i];
-  return s;
+  alignas(64) float lane[kLanes];
+  Store(lane, v);
+  for (int half = kLanes / 2; half > 0; half /= 2) {
+    for (int i = 0; i < half; ++i) lane[i] += lane[i + half];
+  }
+  return lane[0];
 }
 
 // The samples of one patch as floats, with room to read four from the last one.
@@ -65,32 +78,39 @@ bool Inside(const NodeMap& m, float radius, const Samples& s) {
   return m.u - du >= 1 && m.v - dv >= 1 && m.u + du < s.width - 2.001f && m.v + dv < s.height - 2.001f;
 }
 
-inline V4 SplineWeights(float f) {
-  const V4 c0 = {1 / 6.f, 4 / 6.f, 1 / 6.f, 0}, c1 = {-.5f, 0, .5f, 0}, c2 = {.5f, -1, .5f, 0},
-           c3 = {-1 / 6.f, .5f, -.5f, 1 / 6.f};
-  return c0 + f * (c1 + f * (c2 + f * c3));
-}
+// The cubic B-spline's four weights at fraction f, and their derivatives.
+constexpr V4 kWeight0 = {1 / 6.f, 4 / 6.f, 1 / 6.f, 0}, kWeight1 = {-.5f, 0, .5f, 0}, kWeight2 = {.5f, -1, .5f, 0},
+             kWeight3 = {-1 / 6.f, .5f, -.5f, 1 / 6.f};
+inline V8 TwoOfEach(V4 v) { return __builtin_shufflevector(v, v, 0, 0, 1, 1, 2, 2, 3, 3); }
+inline V4 SplineWeights(float f) { return kWeight0 + f * (kWeight1 + f * (kWeight2 + f * kWeight3)); }
+inline V4 SplineSlopes(float f) { return kWeight1 + f * (2 * kWeight2 + f * (3 * kWeight3)); }
 
-inline V4 SplineSlopes(float f) {
-  const V4 c1 = {-.5f, 0, .5f, 0}, c2 = {1, -2, 1, 0}, c3 = {-.5f, 1.5f, -1.5f, .5f};
-  return c1 + f * (c2 + f * c3);
-}
+// Where the nodes fall: the first of a node's 4x4 samples, and its fractions along u and v within its cell.
+struct Cells {
+  alignas(64) int32_t corner[kMaxNodes];
+  alignas(64) float fraction[kMaxNodes][2];
 
-inline V4 LoadRow(const float* p) { return *reinterpret_cast<const V4Unaligned*>(p); }
-
-// The 4x4 samples around a node, reduced along v; *slope along v as well if asked for.
-struct Node {
-  const float* corner;
-  float fu, fv;
+  int64_t Fractions(int k) const {  // both of a node, as they lie in memory
+    int64_t both;
+    __builtin_memcpy(&both, fraction[k], sizeof(both));
+    return both;
+  }
 };
 
-inline Node Locate(const Samples& s, float u, float v) {
-  const int i = static_cast<int>(u), j = static_cast<int>(v);
-  return {s.data + (j - 1) * s.width + i - 1, u - i, v - j};
+void Locate(const Samples& s, const NodeMap& m, const SupportView& support, Cells* cells) {
+  for (int k = 0; k < support.num_padded; k += kLanes) {
+    const VN x = Load(support.x + k), y = Load(support.y + k);
+    const VN w = 1 / (1 + m.wx * x + m.wy * y);
+    const VN u = m.u + (m.ux * x + m.uy * y) * w, v = m.v + (m.vx * x + m.vy * y) * w;
+    const VNInt i = __builtin_convertvector(u, VNInt), j = __builtin_convertvector(v, VNInt);
+    const VN fu = u - __builtin_convertvector(i, VN), fv = v - __builtin_convertvector(j, VN);
+    Store(cells->fraction[k], __builtin_shuffle(fu, fv, Interleaved(0)));
+    Store(cells->fraction[k] + kLanes, __builtin_shuffle(fu, fv, Interleaved(kLanes / 2)));
+    *reinterpret_cast<VNInt*>(cells->corner + k) = (j - 1) * s.width + (i - 1);
+  }
 }
 
-inline V4 Rows(const Node& node, int width, V4 w) {
-  const float* p = node.corner;
+inline V4 Rows(const float* p, int width, V4 w) {
   return w[0] * LoadRow(p) + w[1] * LoadRow(p + width) + (w[2] * LoadRow(p + 2 * width) + w[3] * LoadRow(p + 3 * width));
 }
 
@@ -99,34 +119,64 @@ inline float Dot(V4 a, V4 b) {
   return (p[0] + p[1]) + (p[2] + p[3]);
 }
 
-void NodeCoordinates(const NodeMap& m, const SupportView& support, float* u, float* v) {
-  for (int k = 0; k < support.num_padded; k += kLanes) {
-    const VN x = Load(support.x + k), y = Load(support.y + k);
-    const VN w = 1 / (1 + m.wx * x + m.wy * y);
-    Store(u + k, m.u + (m.ux * x + m.uy * y) * w);
-    Store(v + k, m.v + (m.vx * x + m.vy * y) * w);
+#if defined(__AVX2__)
+
+// Sums of the pairs of neighbours within each half: of a in the first two places of a half, of b in the others.
+inline V8 AddPairs(V8 a, V8 b) {
+  return __builtin_shufflevector(a, b, 0, 2, 8, 10, 4, 6, 12, 14) +
+         __builtin_shufflevector(a, b, 1, 3, 9, 11, 5, 7, 13, 15);
+}
+
+// A node at a time: the four rows of its samples in two vectors, so that the sum of 16 products takes few instructions.
+void SampleValues(const Samples& s, const NodeMap& m, const SupportView& support, float* out) {
+  Cells cells;
+  Locate(s, m, support, &cells);
+  // The weights along u and along v, in turn.
+  const V8 c0 = TwoOfEach(kWeight0), c1 = TwoOfEach(kWeight1), c2 = TwoOfEach(kWeight2), c3 = TwoOfEach(kWeight3);
+  for (int k = 0; k < support.num_padded; k += 8) {
+    V8 product[8];
+    for (int i = 0; i < 8; ++i) {
+      const float* p = s.data + cells.corner[k + i];
+      const int64_t both = cells.Fractions(k + i);
+      const V8 f = reinterpret_cast<V8>(Pair4{both, both, both, both});
+      const V8 w = c0 + f * (c1 + f * (c2 + f * c3));
+      const V8 rows01 = __builtin_shufflevector(LoadRow(p), LoadRow(p + s.width), 0, 1, 2, 3, 4, 5, 6, 7);
+      const V8 rows23 =
+          __builtin_shufflevector(LoadRow(p + 2 * s.width), LoadRow(p + 3 * s.width), 0, 1, 2, 3, 4, 5, 6, 7);
+      product[i] = (rows01 * __builtin_shufflevector(w, w, 1, 1, 1, 1, 3, 3, 3, 3) +
+                    rows23 * __builtin_shufflevector(w, w, 5, 5, 5, 5, 7, 7, 7, 7)) *
+                   __builtin_shufflevector(w, w, 0, 2, 4, 6, 0, 2, 4, 6);
+    }
+    const V8 first = AddPairs(AddPairs(product[0], product[1]), AddPairs(product[2], product[3]));
+    const V8 second = AddPairs(AddPairs(product[4], product[5]), AddPairs(product[6], product[7]));
+    *reinterpret_cast<V8*>(out + k) = __builtin_shufflevector(first, second, 0, 1, 2, 3, 8, 9, 10, 11) +
+                                      __builtin_shufflevector(first, second, 4, 5, 6, 7, 12, 13, 14, 15);
   }
 }
 
+#else
+
 void SampleValues(const Samples& s, const NodeMap& m, const SupportView& support, float* out) {
-  alignas(64) float u[kMaxNodes], v[kMaxNodes];
-  NodeCoordinates(m, support, u, v);
+  Cells cells;
+  Locate(s, m, support, &cells);
   for (int k = 0; k < support.num_padded; ++k) {
-    const Node node = Locate(s, u[k], v[k]);
-    out[k] = Dot(SplineWeights(node.fu), Rows(node, s.width, SplineWeights(node.fv)));
+    const V4 rows = Rows(s.data + cells.corner[k], s.width, SplineWeights(cells.fraction[k][1]));
+    out[k] = Dot(SplineWeights(cells.fraction[k][0]), rows);
   }
 }
+
+#endif
 
 void SampleGradients(const Samples& s, const NodeMap& m, const SupportView& support, float* out, float* gu,
                      float* gv) {
-  alignas(64) float u[kMaxNodes], v[kMaxNodes];
-  NodeCoordinates(m, support, u, v);
+  Cells cells;
+  Locate(s, m, support, &cells);
   for (int k = 0; k < support.num_padded; ++k) {
-    const Node node = Locate(s, u[k], v[k]);
-    const V4 rows = Rows(node, s.width, SplineWeights(node.fv)), w = SplineWeights(node.fu);
-    out[k] = Dot(w, rows);
-    gu[k] = Dot(SplineSlopes(node.fu), rows);
-    gv[k] = Dot(w, Rows(node, s.width, SplineSlopes(node.fv)));
+    const float* p = s.data + cells.corner[k];
+    const V4 weights = SplineWeights(cells.fraction[k][0]), rows = Rows(p, s.width, SplineWeights(cells.fraction[k][1]));
+    out[k] = Dot(weights, rows);
+    gu[k] = Dot(SplineSlopes(cells.fraction[k][0]), rows);
+    gv[k] = Dot(weights, Rows(p, s.width, SplineSlopes(cells.fraction[k][1])));
   }
 }
 
@@ -191,74 +241,101 @@ Outcome MakeTemplate(const PatchView& patch, const SupportView& support, double 
   return Outcome::kConverged;
 }
 
+struct Residual {
+  alignas(64) float value[kMaxNodes];   // samples first, then their difference to the template at its best gain
+  alignas(64) float weight[kMaxNodes];  // of the window and Huber's
+  float correlation;
+  float limit;  // of Huber's loss: twice the robust deviation
+  double variance;
+};
+
 struct NormalEquations {
   double h[kNumParams][kNumParams];  // lower triangle
   double b[kNumParams];
-  double variance;  // robust variance of the residual
 };
 
-// The residual of the normalised samples against the template at its best gain, and its normal equations with Huber
-// weights at twice the residual's robust deviation. Returns the correlation.
-float Accumulate(const SupportView& support, const Template& tmpl, float* value, NormalEquations* eq) {
-  VN dot{};
+// Turns samples into the residual. Returns their deviation; correlation and residual are meaningless if it is tiny.
+float CompareWith(const Template& tmpl, const SupportView& support, Residual* residual) {
+  const float shift = residual->value[support.num_nodes / 2];  // keeps the sum of squares from cancelling
+  VN sum{}, square{}, dot{};
   for (int k = 0; k < support.num_padded; k += kLanes) {
-    dot += Load(support.weight + k) * Load(value + k) * Load(tmpl.value + k);
+    const VN d = Load(residual->value + k) - shift, wd = Load(support.weight + k) * d;
+    sum += wd;
+    square += wd * d;
+    dot += wd * Load(tmpl.value + k);
   }
-  const float correlation = Sum(dot);
-  const float gain = 1 / fmaxf(correlation, .1f);
+  const float mean = Sum(sum), deviation = sqrtf(fmaxf(Sum(square) - mean * mean, 0));
+  residual->correlation = Sum(dot) / deviation;
+  const float scale = 1 / (deviation * fmaxf(residual->correlation, .1f));
+  const VN offset = Splat((shift + mean) * scale);
   VN absolute{};
   for (int k = 0; k < support.num_padded; k += kLanes) {
-    const VN r = Load(value + k) * gain - Load(tmpl.value + k);
-    Store(value + k, r);
+    const VN r = Load(residual->value + k) * scale - offset - Load(tmpl.value + k);
+    Store(residual->value + k, r);
     absolute += Load(support.weight + k) * Abs(r);
   }
-  const VN limit = Splat(2 * (1.2533f * Sum(absolute) + 1e-9f));
-  VN h[kNumParams * (kNumParams + 1) / 2] = {}, b[kNumParams] = {}, square{}, total{};
+  residual->limit = 2 * (1.2533f * Sum(absolute) + 1e-9f);
+  return deviation;
+}
+
+// Huber's weights, the residual's robust variance and the gradient of half its square.
+void AccumulateGradient(const Template& tmpl, const SupportView& support, Residual* residual, NormalEquations* eq) {
+  const VN limit = Splat(residual->limit);
+  VN b[kNumParams] = {}, square{}, total{};
   for (int k = 0; k < support.num_padded; k += kLanes) {
-    const VN r = Load(value + k), size = Abs(r);
+    const VN r = Load(residual->value + k), size = Abs(r);
     VN w = Load(support.weight + k);
     w = size > limit ? w * limit / size : w;
-    square += w * r * r;
+    Store(residual->weight + k, w);
+    const VN wr = w * r;
+    square += wr * r;
     total += w;
-    VN j[kNumParams];
-    for (int p = 0; p < kNumParams; ++p) j[p] = Load(tmpl.jacobian[p] + k);
-    for (int p = 0, i = 0; p < kNumParams; ++p) {
-      const VN wj = w * j[p];
-      b[p] += wj * r;
-      for (int q = 0; q <= p; ++q, ++i) h[i] += wj * j[q];
+    for (int p = 0; p < kNumParams; ++p) b[p] += wr * Load(tmpl.jacobian[p] + k);
+  }
+  for (int p = 0; p < kNumParams; ++p) eq->b[p] = Sum(b[p]);
+  residual->variance = Sum(square) / Sum(total);
+}
+
+// The rows `first` to `last` - 1 of the lower triangle; in two calls, so that the sums stay in registers.
+template <int first, int last>
+inline void AccumulateHessianRows(const Template& tmpl, const SupportView& support, const Residual& residual,
+                                  NormalEquations* eq) {
+  VN h[(last * (last + 1) - first * (first + 1)) / 2] = {};
+  for (int k = 0; k < support.num_padded; k += kLanes) {
+    const VN w = Load(residual.weight + k);
+    for (int p = first, i = 0; p < last; ++p) {
+      const VN wj = w * Load(tmpl.jacobian[p] + k);
+      for (int q = 0; q <= p; ++q, ++i) h[i] += wj * Load(tmpl.jacobian[q] + k);
     }
   }
-  for (int p = 0, i = 0; p < kNumParams; ++p) {
-    eq->b[p] = Sum(b[p]);
+  for (int p = first, i = 0; p < last; ++p) {
     for (int q = 0; q <= p; ++q, ++i) eq->h[p][q] = Sum(h[i]);
   }
-  eq->variance = Sum(square) / Sum(total);
-  return correlation;
 }
 
-// The prior of the perspective part, whose mean is none. Its parameters are in units of h * spacing^2, and the
-// increment is composed inversely, hence the signs.
-void AddPerspectivePrior(const Template& tmpl, const SupportView& support, const Alignment& a, NormalEquations* eq) {
-  const double unit = tmpl.spacing * tmpl.spacing, deviation = tmpl.perspective_deviation * unit;
-  const double weight = eq->variance / (support.independent * deviation * deviation);
-  const double h[2] = {a.h1 * unit, a.h2 * unit};
-  for (int p = 0; p < 2; ++p) {
-    eq->h[6 + p][6 + p] += weight;
-    eq->b[6 + p] += weight * h[p];
-  }
+void AccumulateHessian(const Template& tmpl, const SupportView& support, const Residual& residual,
+                       NormalEquations* eq) {
+  AccumulateHessianRows<0, 4>(tmpl, support, residual, eq);
+  AccumulateHessianRows<4, 6>(tmpl, support, residual, eq);
+  AccumulateHessianRows<6, 8>(tmpl, support, residual, eq);
 }
 
-// Cholesky factor of the lower triangle in place; false if it is not positive definite.
-bool Factor(double h[kNumParams][kNumParams]) {
+// The weight of the prior of the perspective part, whose parameters are in units of h * spacing^2.
+double PerspectivePrior(const Template& tmpl, const SupportView& support, double variance) {
+  const double deviation = tmpl.perspective_deviation * tmpl.spacing * tmpl.spacing;
+  return variance / (support.independent * deviation * deviation);
+}
+
+// Cholesky factor of a lower triangle, with the inverse of its diagonal; false if it is not positive definite.
+bool Factor(const double h[kNumParams][kNumParams], double l[kNumParams][kNumParams]) {
   for (int i = 0; i < kNumParams; ++i) {
-    const double diagonal = h[i][i];
     for (int j = 0; j <= i; ++j) {
       double s = h[i][j];
-      for (int k = 0; k < j; ++k) s -= h[i][k] * h[j][k];
+      for (int k = 0; k < j; ++k) s -= l[i][k] * l[j][k];
       if (i != j) {
-        h[i][j] = s / h[j][j];
-      } else if (s > 1e-12 * diagonal) {
-        h[i][i] = sqrt(s);
+        l[i][j] = s * l[j][j];
+      } else if (s > 1e-12 * h[i][i]) {
+        l[i][i] = 1 / sqrt(s);
       } else {
         return false;
       }
@@ -271,12 +348,12 @@ void Solve(const double l[kNumParams][kNumParams], const double b[kNumParams], d
   for (int i = 0; i < kNumParams; ++i) {
     double s = b[i];
     for (int k = 0; k < i; ++k) s -= l[i][k] * x[k];
-    x[i] = s / l[i][i];
+    x[i] = s * l[i][i];
   }
   for (int i = kNumParams - 1; i >= 0; --i) {
     double s = x[i];
     for (int k = i + 1; k < kNumParams; ++k) s -= l[k][i] * x[k];
-    x[i] = s / l[i][i];
+    x[i] = s * l[i][i];
   }
 }
 
@@ -339,32 +416,44 @@ void Align(const PatchView& patch, const SupportView& support, const Template& t
   a->cov_xx = a->cov_xy = a->cov_yy = NAN;
   if (!Decode(patch, &samples)) return;
   const double x0 = a->x, y0 = a->y, spacing = tmpl.spacing;
-  alignas(64) float value[kMaxNodes];
+  Residual residual;
   NormalEquations eq;
+  double factor[kNumParams][kNumParams], shift = kMaxStep;
   for (bool last = false;; ++a->iterations) {
     const NodeMap map = MapOf(patch, *a, spacing);
     if (!Inside(map, support.radius, samples)) return;
-    SampleValues(samples, map, support, value);
-    if (Normalise(support, value) < kFlat) {
+    SampleValues(samples, map, support, residual.value);
+    if (CompareWith(tmpl, support, &residual) < kFlat) {
       a->outcome = static_cast<int32_t>(Outcome::kFlat);
       return;
     }
-    a->correlation = Accumulate(support, tmpl, value, &eq);
+    a->correlation = residual.correlation;
     if (a->iterations == 0) a->initial_correlation = a->correlation;
     a->outcome = static_cast<int32_t>(Outcome::kDiverged);
-    AddPerspectivePrior(tmpl, support, *a, &eq);
-    if (!(a->correlation > .1) || !Factor(eq.h)) return;
+    if (!(a->correlation > .1)) return;
+    AccumulateGradient(tmpl, support, &residual, &eq);
+    const double prior = PerspectivePrior(tmpl, support, residual.variance);
+    // The Hessian changes with Huber's weights only, hardly any more once the steps are small.
+    if (last || shift > kSettled) {
+      AccumulateHessian(tmpl, support, residual, &eq);
+      eq.h[6][6] += prior;
+      eq.h[7][7] += prior;
+      if (!Factor(eq.h, factor)) return;
+    }
     if (last) break;
+    const double unit = spacing * spacing;
+    eq.b[6] += prior * a->h1 * unit;  // plus: the increment is composed inversely
+    eq.b[7] += prior * a->h2 * unit;
     double d[kNumParams], warp_change;
-    Solve(eq.h, eq.b, d);
-    const double shift = Compose(d, spacing, a, &warp_change);
+    Solve(factor, eq.b, d);
+    shift = Compose(d, spacing, a, &warp_change);
     if (!(fabs(a->x - x0) < limits.max_excursion && fabs(a->y - y0) < limits.max_excursion)) return;
     // One more evaluation after the last step, for its correlation and covariance.
     last = (shift < limits.step_tolerance && warp_change * spacing < 2.5 * limits.step_tolerance) ||
            a->iterations + 1 >= limits.max_iterations;
   }
   a->outcome = static_cast<int32_t>(Outcome::kConverged);
-  PositionCovariance(eq.h, eq.variance / support.independent, a);
+  PositionCovariance(factor, residual.variance / support.independent, a);
 }
 
 }  // namespace
