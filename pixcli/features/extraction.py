@@ -16,6 +16,7 @@ from pixcli.errors import UserError
 from pixcli.features.model import model_identity
 from pixcli.features.patches import Extractor
 from pixcli.features.tiling import halo
+from pixcli.io.database import MatchGraph
 from pixcli.io.images import image_hash, read_image
 from pixcli.io.patch_store import Contents, Items, LevelLayout, Patches, PatchStore, check_disk, open_store
 from pixcli.options import DenseFeaturesOptions
@@ -75,6 +76,11 @@ class Extraction:
             np.nan_to_num(rows[mask[end - len(rows) : end], :2].astype(np.float64), posinf=0, neginf=0)
             for rows, end in zip(keypoints, ends, strict=True)
         ]
+
+    @property
+    def num_keypoints(self) -> int:
+        """Keypoints that get patches."""
+        return len(self._rows)
 
     def estimate(self) -> Estimate:
         """What patches() will take. Raises UserError if a new cache does not fit on its disk."""
@@ -176,10 +182,10 @@ class Extraction:
 
     def _contents(self, ptr: NDArray[np.int64], items: str, shapes: Sequence[NDArray[np.int32]]) -> Contents:
         extractor = self._extractor
-        general = set(asdict(self._options)) - _NEUTRAL - _OF_MODELS - {"model", "model_path"}
-        values = {key: getattr(self._options, key) for key in general}
-        values |= {key: value for key, value in extractor.model.options.items() if key not in _NEUTRAL}
+        skipped = _NEUTRAL | _OF_MODELS | {"model_path"}
+        values = {key: value for key, value in asdict(self._options).items() if key not in skipped}
         values["model"] = model_identity(self._options)
+        values |= {key: value for key, value in extractor.model.options.items() if key not in _NEUTRAL}
         levels = [
             LevelLayout(output.level.channels, extractor.dtype, sizes)
             for output, sizes in zip(extractor.outputs, shapes, strict=True)
@@ -203,6 +209,16 @@ class Extraction:
         channels = sum(output.level.channels for output in self._extractor.outputs)
         most = int(np.diff(self._ptr).max())
         return images + tile + most * options.patch_size**2 * channels * self._extractor.dtype.itemsize
+
+
+def extraction_for(graph: MatchGraph, image_path: Path, options: DenseFeaturesOptions) -> Extraction:
+    """Patches of all keypoints that have a match: made alike by all commands, so that they share a cache."""
+    images = [
+        ImageFile(image.name, image_path / image.name, (image.width, image.height)) for image in graph.images
+    ]
+    needed = np.zeros(int(graph.offsets[-1]), bool)
+    needed[graph.edges] = True
+    return Extraction(images, graph.keypoints, options, needed)
 
 
 def _ahead(

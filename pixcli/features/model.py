@@ -72,8 +72,13 @@ class FeatureModel(ABC):
 def load_model(options: Any) -> FeatureModel:
     """The model that DenseFeaturesOptions name, made with those of the options that it knows."""
     path = options.model_path
-    model = _class_from_file(Path(path)) if path else _class_by_name(options.model)
-    return model({key: getattr(options, key, default) for key, default in model.default_options.items()})
+    kind = _class_from_file(Path(path)) if path else _class_by_name(options.model)
+    model = kind({key: getattr(options, key, default) for key, default in kind.default_options.items()})
+    levels = getattr(model, "levels", ())
+    if not levels or min(min(level.channels, level.stride) for level in levels) < 1:
+        where = path or f"the model '{options.model}'"
+        raise UserError(f"{where}: {kind.__name__} declares no levels, or one without channels or stride")
+    return model
 
 
 def model_identity(options: Any) -> str:

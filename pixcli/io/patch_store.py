@@ -258,7 +258,7 @@ def _create(path: Path, contents: Contents) -> PatchStore:
     try:
         with h5py.File(part, "w", alignment_threshold=512, alignment_interval=64) as file:
             file.attrs.update({"format": FORMAT, "version": VERSION, "items": contents.items})
-            file.attrs["options"] = json.dumps(contents.options, sort_keys=True)
+            file.attrs["options"] = json.dumps(contents.options)
             file["images/name"] = np.array(contents.images, dtype=h5py.string_dtype())
             file["images/ptr"] = contents.ptr
             # As one contiguous block, so that an entry can be written without HDF5.
@@ -319,7 +319,7 @@ def _compare(file: h5py.File, contents: Contents) -> None:
         raise _NotUsableError(f"the cache has format version {version}, this pixcli reads {VERSION}")
     made_with = json.loads(file.attrs["options"])
     wanted = json.loads(json.dumps(contents.options))
-    for key in sorted({*made_with, *wanted}):
+    for key in {**wanted, **made_with}:
         if made_with.get(key) != wanted.get(key):
             raise _NotUsableError(
                 f"the cache was made with {key} {made_with.get(key)}, but now it is {wanted.get(key)}"
