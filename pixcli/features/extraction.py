@@ -193,22 +193,24 @@ class Extraction:
         return Contents(values, [file.name for file in self._images], ptr, items, levels)
 
     def _working_bytes(self) -> int:
-        """What is at work at a time: images decoded and waiting, a tile, the patches of one image."""
+        """What is at work at a time: images decoded and waiting, a tile, the patches or maps of one image."""
         if not self._images:
             return 0
         options, model = self._options, self._extractor.model
         width, height = max((file.size for file in self._images), key=lambda size: size[0] * size[1])
-        bytes_per_pixel = 12 if model.color else 4
-        decoders = self._num_decoders()
-        reduced = int(np.prod(self._extractor.scaled_size((width, height), 1.0)))
+        reduced = self._extractor.scaled_size((width, height), 1.0)
+        decoders, bytes_per_pixel = self._num_decoders(), 12 if model.color else 4
         images = decoders * width * height * (3 + bytes_per_pixel)
-        images += (decoders + 2) * reduced * bytes_per_pixel
-        margin = halo(model) + options.patch_size * max(level.stride for level in model.levels)
-        edge = min(options.tile_size, max(width, height)) + 2 * margin
-        tile = sum(4 * level.channels * (edge // level.stride) ** 2 for level in model.levels)
-        channels = sum(output.level.channels for output in self._extractor.outputs)
-        most = int(np.diff(self._ptr).max())
-        return images + tile + most * options.patch_size**2 * channels * self._extractor.dtype.itemsize
+        images += (decoders + 2) * reduced[0] * reduced[1] * bytes_per_pixel
+        margin = 2 * halo(model) + options.patch_size * max(level.stride for level in model.levels)
+        columns, rows = (min(options.tile_size + margin, edge) for edge in reduced)
+        tile = sum(4 * level.channels * columns * rows // level.stride**2 for level in model.levels)
+        stored = self._cached_contents()
+        items = sum(
+            int(np.diff(level.starts[stored.ptr]).max()) * level.channels * level.dtype.itemsize
+            for level in stored.levels
+        )
+        return images + tile + items
 
 
 def extraction_for(graph: MatchGraph, image_path: Path, options: DenseFeaturesOptions) -> Extraction:
