@@ -5,6 +5,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from os import cpu_count
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -26,6 +27,7 @@ from pixcli.progress import Progress
 _NEUTRAL = {"num_threads", "device", "gpu_index", "tile_size", "use_cache", "cache_path", "overwrite_cache"}
 # Options of the built-in models: they count where the model in use knows them.
 _OF_MODELS = {"color", "spatial_bin_size", "rootsift"}
+_UNUSED = "no keypoints"  # In place of the hash of an image that nothing is made of.
 _MAX_DECODERS = 4  # Enough to keep a model busy; each holds an image in full size.
 
 
@@ -66,6 +68,8 @@ class Extraction:
         self._images = images
         self._options = options
         self._cache = Path(options.cache_path) if options.use_cache else None
+        # Whole maps are of use in a file only.
+        self._cuts = options.sparse or self._cache is None
         self._extractor = Extractor(options)
         ends = np.cumsum([len(rows) for rows in keypoints], dtype=np.int64)
         mask = np.ones(int(ends[-1]) if len(ends) else 0, bool) if needed is None else needed
@@ -84,7 +88,7 @@ class Extraction:
 
     def estimate(self) -> Estimate:
         """What patches() will take. Raises UserError if a new cache does not fit on its disk."""
-        patches = self._patch_contents()
+        patches = self._patch_contents
         if self._cache is None:
             return Estimate(patches.num_bytes + self._working_bytes(), 0)
         cached = self._cached_contents()
@@ -105,10 +109,10 @@ class Extraction:
         `sparse`, the file has whole maps, which serve any keypoints, and patches are cut from them.
         """
         progress = progress or Progress()
-        if self._options.sparse or self._cache is None:
+        if self._cuts:
             store = self._open_cache(progress)
         else:
-            store = open_store(None, self._patch_contents(), self._hash_of)
+            store = open_store(None, self._patch_contents, self._hash_of)
             with self._open_cache(progress) as maps:
                 for index, (file, xy) in enumerate(zip(self._images, self._xy, strict=True)):
                     whole = [maps.item(level, index) for level in range(len(self._extractor.outputs))]
@@ -136,12 +140,14 @@ class Extraction:
 
     def _make(self, index: int, image: NDArray[np.float32]) -> list[Items]:
         size = self._images[index].size
-        if self._options.sparse or self._cache is None:
+        if self._cuts:
             return self._extractor.patches(image, size, self._xy[index])
         return self._extractor.maps(image, size)
 
     def _decode(self, index: int) -> tuple[NDArray[np.float32], str]:
         options, file = self._options, self._images[index]
+        if not self._is_used(index):
+            return np.empty((0, 0), np.float32), _UNUSED
         image = read_image(
             file.path,
             color=self._extractor.model.color,
@@ -153,7 +159,11 @@ class Extraction:
         return image, image_hash(file.path)
 
     def _hash_of(self, index: int) -> str:
-        return image_hash(self._images[index].path)
+        return image_hash(self._images[index].path) if self._is_used(index) else _UNUSED
+
+    def _is_used(self, index: int) -> bool:
+        """Whether anything is made of an image: its file may be missing otherwise."""
+        return not self._cuts or len(self._xy[index]) > 0
 
     def _num_decoders(self) -> int:
         threads = self._options.num_threads
@@ -161,8 +171,9 @@ class Extraction:
 
     def _cached_contents(self) -> Contents:
         """What the store holds that is filled from images."""
-        return self._patch_contents() if self._options.sparse or self._cache is None else self._map_contents()
+        return self._patch_contents if self._cuts else self._map_contents
 
+    @cached_property
     def _patch_contents(self) -> Contents:
         """One item for each needed keypoint, image after image."""
         digest = hashlib.blake2b(digest_size=16)
@@ -171,6 +182,7 @@ class Extraction:
         shapes = np.full((len(self._rows), 2), self._options.patch_size, np.int32)
         return self._contents(self._ptr, digest.hexdigest(), [shapes] * len(self._extractor.outputs))
 
+    @cached_property
     def _map_contents(self) -> Contents:
         """One item for each image: the whole map."""
         extractor = self._extractor

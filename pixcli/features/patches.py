@@ -64,7 +64,7 @@ class Extractor:
         The image itself may have been reduced to max_edge. Only tiles that hold keypoints are computed.
         """
         result = [self._uncut(size, output, xy) for output in self.outputs]
-        for scaled, members in self._scaled(image, size):
+        for scaled, members in self._scaled(image, size) if len(xy) else ():
             height, width = scaled.shape[:2]
             positions = xy * (width / size[0], height / size[1])
             for rows in _by_tile(positions, (width, height), self.options.tile_size):
@@ -118,7 +118,7 @@ class Extractor:
         """Room for patches, and where they lie: centred on the keypoint, but shifted into the map."""
         edge = self.options.patch_size
         limit = np.array(self.map_size(size, output))
-        if limit.min() == 0:
+        if limit.min() == 0 and len(xy):
             raise UserError(
                 f"an image of {size[0]}x{size[1]} is too small for DenseFeatures.model {self.options.model} "
                 f"at the scale {output.scale:g}, which takes at least {output.level.stride} pixels"
