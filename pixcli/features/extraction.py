@@ -73,8 +73,9 @@ class Extraction:
         self._extractor = Extractor(options)
         ends = np.cumsum([len(rows) for rows in keypoints], dtype=np.int64)
         mask = np.ones(int(ends[-1]) if len(ends) else 0, bool) if needed is None else needed
-        self._rows = np.flatnonzero(mask).astype(np.int64)
-        self._ptr = np.concatenate([np.zeros(1, np.int64), np.searchsorted(self._rows, ends)])
+        before = np.concatenate([np.zeros(1, np.int64), np.cumsum(mask, dtype=np.int64)])
+        self._rows = np.where(mask, before[:-1], -1)
+        self._ptr = before[np.concatenate([np.zeros(1, np.int64), ends])]
         # A keypoint at no finite position gets some patch, so that rows stay simple; nobody can use it.
         self._xy = [
             np.nan_to_num(rows[mask[end - len(rows) : end], :2].astype(np.float64), posinf=0, neginf=0)
@@ -84,7 +85,7 @@ class Extraction:
     @property
     def num_keypoints(self) -> int:
         """Keypoints that get patches."""
-        return len(self._rows)
+        return int(self._ptr[-1])
 
     def estimate(self) -> Estimate:
         """What patches() will take. Raises UserError if a new cache does not fit on its disk."""
@@ -102,7 +103,7 @@ class Extraction:
         self._open_cache(progress or Progress()).close()
 
     def patches(self, progress: Progress | None = None) -> list[tuple[Patches, NDArray[np.int64]]]:
-        """The patches of each level, the widest basin first, and for each patch its keypoint among all.
+        """The patches of each level, the widest basin first, and (n,) the patch of each keypoint, -1 without.
 
         A patch is shifted where it would reach over the border of its map, and continued by the border's
         samples where the map itself is smaller. With a cache, patches are a memory map of its file; not
@@ -179,7 +180,7 @@ class Extraction:
         digest = hashlib.blake2b(digest_size=16)
         for array in (self._rows, *self._xy):
             digest.update(array.tobytes())
-        shapes = np.full((len(self._rows), 2), self._options.patch_size, np.int32)
+        shapes = np.full((self.num_keypoints, 2), self._options.patch_size, np.int32)
         return self._contents(self._ptr, digest.hexdigest(), [shapes] * len(self._extractor.outputs))
 
     @cached_property

@@ -146,7 +146,7 @@ class PatchStore:
     def patches(self, level: int) -> Patches:
         """All items of a level whose items are of one size, without a copy."""
         layout, arrays = self.contents.levels[level], self._levels[level]
-        rows, columns = layout.shapes[0] if len(layout.shapes) else (0, 0)
+        rows, columns = layout.shapes[0] if len(layout.shapes) else (1, 1)
         if (layout.shapes != (rows, columns)).any():
             raise ValueError("the items of this level differ in size")
         data = arrays["data"].reshape(len(layout.shapes), rows, columns, layout.channels)

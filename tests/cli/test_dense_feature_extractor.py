@@ -53,7 +53,7 @@ def test_fills_a_cache_for_keypoints_with_matches(scene: Path, capsys: pytest.Ca
     options = DenseFeaturesOptions(model="dsift", use_cache=True, cache_path=str(cache))
     before = cache.read_bytes()
     ((patches, rows),) = extraction_for(graph, scene / "images", options).patches()
-    np.testing.assert_array_equal(rows, [0, 4, 5, 10, 11, 17])
+    np.testing.assert_array_equal(np.flatnonzero(rows >= 0), [0, 4, 5, 10, 11, 17])
     assert patches.data.shape == (6, 16, 16, 128)
     assert cache.read_bytes() == before
 
