@@ -7,6 +7,7 @@
 
 #include "core/alignment.h"
 #include "core/cpu.h"
+#include "core/dense_sift.h"
 #include "core/parallel.h"
 #include "core/scale_space.h"
 #include "core/tracks.h"
@@ -175,6 +176,22 @@ void AlignPatchArrays(const Array<uint8_t>& buffer, const Array<int64_t>& offset
   poll.ThrowIfFailed();
 }
 
+py::array DenseSiftOfImage(const Array<float>& image, int bin_size, bool rootsift, bool half, int num_threads) {
+  Require(image.ndim() == 2, "image must have the shape (height, width)");
+  Require(bin_size >= 1, "bin_size must be at least 1");
+  const py::ssize_t height = image.shape(0), width = image.shape(1);
+  py::array out(py::dtype(half ? "e" : "f"), {height, width, py::ssize_t{128}});
+  PythonPoll poll(py::none{});
+  {
+    const float* pixels = image.data();
+    void* descriptors = out.mutable_data();
+    const py::gil_scoped_release release;
+    DenseSift(pixels, height, width, {bin_size, rootsift, half}, descriptors, num_threads, poll.Function());
+  }
+  poll.ThrowIfFailed();
+  return out;
+}
+
 }  // namespace
 }  // namespace pixcli
 
@@ -195,4 +212,7 @@ PYBIND11_MODULE(_core, m) {
         py::arg("template_xy"), py::arg("template_spacing"), py::arg("perspective_deviation"), py::arg("job_ptr"), py::arg("job_patch"),
         py::arg("alignment").noconvert(), py::arg("max_iterations"), py::arg("max_excursion"),
         py::arg("step_tolerance"), py::arg("num_threads"), py::arg("progress") = py::none());
+  m.def("dense_sift", &DenseSiftOfImage, py::arg("image"), py::kw_only(), py::arg("bin_size") = 4,
+        py::arg("rootsift") = true, py::arg("half") = true, py::arg("num_threads") = -1,
+        "Dense SIFT of a (height, width) float32 image: (height, width, 128) of float16 or float32.");
 }

@@ -12,6 +12,7 @@ import click
 from pixcli.errors import Interrupted, UserError, did_you_mean
 
 COMMANDS = {
+    "dense_feature_extractor": "Fill a cache of dense features that later commands use again.",
     "help": "List the commands, or show the options of one.",
     "project_generator": "Write an ini file with every option.",
     "version": "Show the version; with --verbose, facts about the build.",
