@@ -133,12 +133,12 @@ Array<float> CutPatchesOfMap(const Array<float>& map, const Array<int32_t>& boxe
   return gain;
 }
 
-void AlignPatchArrays(const Array<uint8_t>& buffer, const Array<int64_t>& offset, const Array<int32_t>& size,
+Array<Alignment> AlignPatchArrays(const Array<uint8_t>& buffer, const Array<int64_t>& offset, const Array<int32_t>& size,
                       const Array<double>& origin, const std::vector<int>& radii, double window,
                       const Array<int32_t>& template_patch, const Array<int32_t>& template_support,
                       const Array<double>& template_xy, const Array<double>& template_spacing,
-                      const Array<double>& perspective_deviation, const Array<int64_t>& job_ptr, const Array<int32_t>& job_patch, Array<Alignment>& alignment,
-                      int max_iterations, double max_excursion, double step_tolerance, int num_threads,
+                      const Array<double>& perspective_deviation, const Array<int64_t>& job_ptr, const Array<int32_t>& job_patch,
+                      const Array<double>& starts, int max_iterations, double max_excursion, double step_tolerance, int num_threads,
                       const py::object& progress) {
   const py::ssize_t n = template_patch.size(), p = offset.size();
   Require(size.size() == 2 * p && origin.size() == 3 * p, "patches need offset (p,), size (p, 2), origin (p, 3)");
@@ -150,8 +150,8 @@ void AlignPatchArrays(const Array<uint8_t>& buffer, const Array<int64_t>& offset
   Require(template_support.size() == n && template_xy.size() == 2 * n && template_spacing.size() == n &&
               perspective_deviation.size() == n &&
               job_ptr.size() == n + 1 && (n == 0 || job_ptr.data()[n] <= job_patch.size()) &&
-              alignment.size() == job_patch.size(),
-          "templates and jobs must have matching lengths");
+              starts.ndim() == 3 && starts.shape(0) == job_patch.size() && starts.shape(1) > 0 && starts.shape(2) == 8,
+          "templates and jobs must have matching lengths, starts must be (jobs, candidates, 8)");
   for (py::ssize_t t = 0; t < n; ++t) {
     Require(template_patch.data()[t] >= 0 && template_patch.data()[t] < p && template_support.data()[t] >= 0 &&
                 template_support.data()[t] < static_cast<int>(radii.size()) && job_ptr.data()[t] >= 0 &&
@@ -166,7 +166,9 @@ void AlignPatchArrays(const Array<uint8_t>& buffer, const Array<int64_t>& offset
   const PatchArrays patches{buffer.data(), offset.data(), size.data(), origin.data()};
   const TemplateArrays templates{n, template_patch.data(), template_support.data(), template_xy.data(),
                                  template_spacing.data(), perspective_deviation.data(), job_ptr.data()};
-  const JobArrays jobs{job_patch.data(), alignment.mutable_data()};
+  Array<Alignment> alignment(job_patch.size());
+  const JobArrays jobs{job_patch.data(), static_cast<int>(starts.shape(1)),
+                       reinterpret_cast<const Warp*>(starts.data()), alignment.mutable_data()};
   PythonPoll poll(progress);
   {
     const py::gil_scoped_release release;
@@ -174,6 +176,7 @@ void AlignPatchArrays(const Array<uint8_t>& buffer, const Array<int64_t>& offset
                  poll.Function());
   }
   poll.ThrowIfFailed();
+  return alignment;
 }
 
 py::array DenseSiftOfImage(const Array<float>& image, int bin_size, bool rootsift, bool half, int num_threads) {
@@ -197,9 +200,9 @@ py::array DenseSiftOfImage(const Array<float>& image, int bin_size, bool rootsif
 
 PYBIND11_MODULE(_core, m) {
   using namespace pixcli;
-  PYBIND11_NUMPY_DTYPE(Alignment, x, y, a11, a12, a21, a22, h1, h2, correlation, initial_correlation, cov_xx, cov_xy, cov_yy,
-                       iterations, outcome);
-  m.attr("alignment_dtype") = py::dtype::of<Alignment>();
+  PYBIND11_NUMPY_DTYPE(Warp, x, y, a11, a12, a21, a22, h1, h2);
+  PYBIND11_NUMPY_DTYPE(Alignment, warp, correlation, initial_correlation, cov_xx, cov_xy, cov_yy, iterations,
+                       outcome);
   m.doc() = "Native core of pixcli: tracks, interpolation and alignment on arrays.";
   m.def("build_config", &BuildConfig, "Facts about the build and the kernels in use, for bug reports.");
   m.def("build_tracks", &BuildTracksOfArrays, py::arg("edges"), py::arg("image"), py::arg("scores") = py::none());
@@ -210,7 +213,7 @@ PYBIND11_MODULE(_core, m) {
   m.def("align_patches", &AlignPatchArrays, py::arg("buffer"), py::arg("offset"), py::arg("size"), py::arg("origin"),
         py::arg("radii"), py::arg("window"), py::arg("template_patch"), py::arg("template_support"),
         py::arg("template_xy"), py::arg("template_spacing"), py::arg("perspective_deviation"), py::arg("job_ptr"), py::arg("job_patch"),
-        py::arg("alignment").noconvert(), py::arg("max_iterations"), py::arg("max_excursion"),
+        py::arg("starts"), py::arg("max_iterations"), py::arg("max_excursion"),
         py::arg("step_tolerance"), py::arg("num_threads"), py::arg("progress") = py::none());
   m.def("dense_sift", &DenseSiftOfImage, py::arg("image"), py::kw_only(), py::arg("bin_size") = 4,
         py::arg("rootsift") = true, py::arg("half") = true, py::arg("num_threads") = -1,

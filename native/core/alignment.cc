@@ -62,9 +62,10 @@ bool AlignPatches(const PatchArrays& patches, const std::vector<Support>& suppor
                                                 templates.xy[2 * t + 1], tmpl.get());
       for (int64_t j = templates.job_ptr[t]; j < templates.job_ptr[t + 1]; ++j) {
         if (made == Outcome::kConverged) {
-          kernel.align(patches[jobs.patch[j]], support, *tmpl, limits, &jobs.alignment[j]);
+          kernel.align(patches[jobs.patch[j]], support, *tmpl, limits, jobs.starts + j * jobs.num_starts,
+                       jobs.num_starts, &jobs.alignment[j]);
         } else {
-          jobs.alignment[j].outcome = static_cast<int32_t>(made);
+          jobs.alignment[j] = {jobs.starts[j * jobs.num_starts], -1, -1, NAN, NAN, NAN, 0, static_cast<int32_t>(made)};
         }
       }
     }

@@ -46,9 +46,11 @@ struct TemplateArrays {
   const int64_t* job_ptr;
 };
 
-// Each job aligns patch[j] to its template, starting from alignment[j].
+// Each job aligns patch[j] to its template, from the best of starts[j * num_starts + ...].
 struct JobArrays {
   const int32_t* patch;
+  int num_starts;
+  const Warp* starts;
   Alignment* alignment;
 };
 

@@ -27,7 +27,7 @@ typedef int32_t VNInt __attribute__((vector_size(kLanes * sizeof(int32_t))));
 constexpr int kMaxPatch = 192;  // samples a side
 constexpr double kMaxStep = 1.5;  // pixels an iteration
 constexpr double kMaxWarpStep = 0.3;
-constexpr double kSettled = 0.05;  // pixels; the Hessian is kept from there on
+constexpr double kSettled = 0.15;  // pixels; the Hessian is kept from there on
 
 inline VN Load(const float* p) { return *reinterpret_cast<const VN*>(p); }
 inline void Store(float* p, VN v) { *reinterpret_cast<VN*>(p) = v; }
@@ -199,7 +199,7 @@ float Normalise(const SupportView& support, float* value) {
 
 constexpr float kFlat = 1e-3f;  // deviation in units of an 8-bit patch, whose range is 255
 
-NodeMap MapOf(const PatchView& patch, const Alignment& a, double spacing) {
+NodeMap MapOf(const PatchView& patch, const Warp& a, double spacing) {
   const double p = 1 / patch.pitch, s = spacing * p;
   return {static_cast<float>((a.x - patch.x0) * p), static_cast<float>((a.y - patch.y0) * p),
           static_cast<float>(a.a11 * s),            static_cast<float>(a.a12 * s),
@@ -209,9 +209,7 @@ NodeMap MapOf(const PatchView& patch, const Alignment& a, double spacing) {
 
 Outcome MakeTemplate(const PatchView& patch, const SupportView& support, double x, double y, Template* out) {
   Samples samples;
-  Alignment identity = {};
-  identity.x = x, identity.y = y, identity.a11 = identity.a22 = 1;
-  const NodeMap map = MapOf(patch, identity, out->spacing);
+  const NodeMap map = MapOf(patch, {x, y, 1, 0, 0, 1, 0, 0}, out->spacing);
   if (!Decode(patch, &samples) || !Inside(map, support.radius, samples)) return Outcome::kOutside;
   SampleGradients(samples, map, support, out->value, out->jacobian[0], out->jacobian[1]);
   out->deviation = Normalise(support, out->value);
@@ -328,6 +326,7 @@ double PerspectivePrior(const Template& tmpl, const SupportView& support, double
 
 // Cholesky factor of a lower triangle, with the inverse of its diagonal; false if it is not positive definite.
 bool Factor(const double h[kNumParams][kNumParams], double l[kNumParams][kNumParams]) {
+#pragma GCC unroll 8
   for (int i = 0; i < kNumParams; ++i) {
     for (int j = 0; j <= i; ++j) {
       double s = h[i][j];
@@ -345,11 +344,13 @@ bool Factor(const double h[kNumParams][kNumParams], double l[kNumParams][kNumPar
 }
 
 void Solve(const double l[kNumParams][kNumParams], const double b[kNumParams], double x[kNumParams]) {
+#pragma GCC unroll 8
   for (int i = 0; i < kNumParams; ++i) {
     double s = b[i];
     for (int k = 0; k < i; ++k) s -= l[i][k] * x[k];
     x[i] = s * l[i][i];
   }
+#pragma GCC unroll 8
   for (int i = kNumParams - 1; i >= 0; --i) {
     double s = x[i];
     for (int k = i + 1; k < kNumParams; ++k) s -= l[k][i] * x[k];
@@ -359,7 +360,7 @@ void Solve(const double l[kNumParams][kNumParams], const double b[kNumParams], d
 
 // Composes the warp with the inverse of the increment d, limited to a trust region. Returns the shift in image pixels
 // and stores the largest change of the linear map.
-double Compose(const double d[kNumParams], double spacing, Alignment* a, double* warp_change) {
+double Compose(const double d[kNumParams], double spacing, Warp* a, double* warp_change) {
   double largest = 0;
   for (int p = 2; p < 6; ++p) largest = fmax(largest, fabs(d[p]) / spacing);
   const double length = sqrt(d[0] * d[0] + d[1] * d[1]);
@@ -402,58 +403,84 @@ void PositionCovariance(const double l[kNumParams][kNumParams], double variance,
     Solve(l, e, c[i]);
   }
   const double p = variance * c[0][0], q = variance * c[0][1], r = variance * c[1][1];
-  a->cov_xx = a->a11 * a->a11 * p + 2 * a->a11 * a->a12 * q + a->a12 * a->a12 * r;
-  a->cov_xy = a->a11 * a->a21 * p + (a->a11 * a->a22 + a->a12 * a->a21) * q + a->a12 * a->a22 * r;
-  a->cov_yy = a->a21 * a->a21 * p + 2 * a->a21 * a->a22 * q + a->a22 * a->a22 * r;
+  const Warp& w = a->warp;
+  a->cov_xx = w.a11 * w.a11 * p + 2 * w.a11 * w.a12 * q + w.a12 * w.a12 * r;
+  a->cov_xy = w.a11 * w.a21 * p + (w.a11 * w.a22 + w.a12 * w.a21) * q + w.a12 * w.a22 * r;
+  a->cov_yy = w.a21 * w.a21 * p + 2 * w.a21 * w.a22 * q + w.a22 * w.a22 * r;
 }
 
-void Align(const PatchView& patch, const SupportView& support, const Template& tmpl,
-           const AlignmentLimits& limits, Alignment* a) {
-  Samples samples;
-  a->outcome = static_cast<int32_t>(Outcome::kOutside);
-  a->iterations = 0;
-  a->initial_correlation = a->correlation = -1;
-  a->cov_xx = a->cov_xy = a->cov_yy = NAN;
-  if (!Decode(patch, &samples)) return;
-  const double x0 = a->x, y0 = a->y, spacing = tmpl.spacing;
-  Residual residual;
+// Samples the patch at a warp and compares it with the template.
+Outcome Evaluate(const Samples& samples, const PatchView& patch, const SupportView& support, const Template& tmpl,
+                 const Warp& warp, Residual* residual) {
+  const NodeMap map = MapOf(patch, warp, tmpl.spacing);
+  if (!Inside(map, support.radius, samples)) return Outcome::kOutside;
+  SampleValues(samples, map, support, residual->value);
+  return CompareWith(tmpl, support, residual) < kFlat ? Outcome::kFlat : Outcome::kConverged;
+}
+
+// Newton's iterations from a->warp, whose residual is given. The correlation and covariance are those of the result.
+Outcome Iterate(const Samples& samples, const PatchView& patch, const SupportView& support, const Template& tmpl,
+                const AlignmentLimits& limits, Residual* residual, Alignment* a) {
+  const double x0 = a->warp.x, y0 = a->warp.y, spacing = tmpl.spacing, unit = spacing * spacing;
   NormalEquations eq;
   double factor[kNumParams][kNumParams], shift = kMaxStep;
   for (bool last = false;; ++a->iterations) {
-    const NodeMap map = MapOf(patch, *a, spacing);
-    if (!Inside(map, support.radius, samples)) return;
-    SampleValues(samples, map, support, residual.value);
-    if (CompareWith(tmpl, support, &residual) < kFlat) {
-      a->outcome = static_cast<int32_t>(Outcome::kFlat);
-      return;
+    if (a->iterations > 0) {
+      const Outcome outcome = Evaluate(samples, patch, support, tmpl, a->warp, residual);
+      if (outcome != Outcome::kConverged) return outcome;
     }
-    a->correlation = residual.correlation;
-    if (a->iterations == 0) a->initial_correlation = a->correlation;
-    a->outcome = static_cast<int32_t>(Outcome::kDiverged);
-    if (!(a->correlation > .1)) return;
-    AccumulateGradient(tmpl, support, &residual, &eq);
-    const double prior = PerspectivePrior(tmpl, support, residual.variance);
+    a->correlation = residual->correlation;
+    if (!(a->correlation > .1)) return Outcome::kDiverged;
+    AccumulateGradient(tmpl, support, residual, &eq);
+    const double prior = PerspectivePrior(tmpl, support, residual->variance);
     // The Hessian changes with Huber's weights only, hardly any more once the steps are small.
     if (last || shift > kSettled) {
-      AccumulateHessian(tmpl, support, residual, &eq);
+      AccumulateHessian(tmpl, support, *residual, &eq);
       eq.h[6][6] += prior;
       eq.h[7][7] += prior;
-      if (!Factor(eq.h, factor)) return;
+      if (!Factor(eq.h, factor)) return Outcome::kDiverged;
     }
     if (last) break;
-    const double unit = spacing * spacing;
-    eq.b[6] += prior * a->h1 * unit;  // plus: the increment is composed inversely
-    eq.b[7] += prior * a->h2 * unit;
+    eq.b[6] += prior * a->warp.h1 * unit;  // plus: the increment is composed inversely
+    eq.b[7] += prior * a->warp.h2 * unit;
     double d[kNumParams], warp_change;
     Solve(factor, eq.b, d);
-    shift = Compose(d, spacing, a, &warp_change);
-    if (!(fabs(a->x - x0) < limits.max_excursion && fabs(a->y - y0) < limits.max_excursion)) return;
+    shift = Compose(d, spacing, &a->warp, &warp_change);
+    if (!(fabs(a->warp.x - x0) < limits.max_excursion && fabs(a->warp.y - y0) < limits.max_excursion)) {
+      return Outcome::kDiverged;
+    }
     // One more evaluation after the last step, for its correlation and covariance.
     last = (shift < limits.step_tolerance && warp_change * spacing < 2.5 * limits.step_tolerance) ||
            a->iterations + 1 >= limits.max_iterations;
   }
-  a->outcome = static_cast<int32_t>(Outcome::kConverged);
-  PositionCovariance(factor, residual.variance / support.independent, a);
+  PositionCovariance(factor, residual->variance / support.independent, a);
+  return Outcome::kConverged;
+}
+
+void Align(const PatchView& patch, const SupportView& support, const Template& tmpl, const AlignmentLimits& limits,
+           const Warp* starts, int num_starts, Alignment* a) {
+  Samples samples;
+  Residual residuals[2];
+  int best = 0;  // which of the two belongs to the best start so far
+  Outcome outcome = Outcome::kOutside;
+  *a = {starts[0], -1, -1, NAN, NAN, NAN, 0, 0};
+  const int candidates = Decode(patch, &samples) ? num_starts : 0;
+  for (int i = 0; i < candidates; ++i) {
+    const Outcome evaluated = Evaluate(samples, patch, support, tmpl, starts[i], &residuals[1 - best]);
+    if (outcome != Outcome::kConverged) outcome = evaluated;
+    if (evaluated != Outcome::kConverged) continue;
+    const float correlation = residuals[1 - best].correlation;
+    if (i == 0) a->initial_correlation = correlation;
+    if (correlation > a->correlation) {
+      a->correlation = correlation;
+      a->warp = starts[i];
+      best = 1 - best;
+    }
+  }
+  if (outcome == Outcome::kConverged) {
+    outcome = Iterate(samples, patch, support, tmpl, limits, &residuals[best], a);
+  }
+  a->outcome = static_cast<int32_t>(outcome);
 }
 
 }  // namespace

@@ -43,10 +43,15 @@ struct AlignmentLimits {
 
 enum class Outcome : int32_t { kConverged = 0, kOutside = 1, kFlat = 2, kDiverged = 3 };
 
-// The local warp u -> (x, y) + A u / (1 + h u) from template pixels to the image, the correlation at the start and the
-// end, and the covariance of the position as predicted from the residual (pixels squared).
-struct Alignment {
+// The local warp u -> (x, y) + A u / (1 + h u) from template pixels to the image.
+struct Warp {
   double x, y, a11, a12, a21, a22, h1, h2;
+};
+
+// Where an alignment ended: its correlation there and at the first start, and the covariance of the position as
+// predicted from the residual (pixels squared).
+struct Alignment {
+  Warp warp;
   double correlation, initial_correlation;
   double cov_xx, cov_xy, cov_yy;
   int32_t iterations;
@@ -56,9 +61,9 @@ struct Alignment {
 struct AlignmentKernel {
   // Samples the template around (x, y) of the root's patch; its spacing and prior are given in `out`.
   Outcome (*make_template)(const PatchView& patch, const SupportView& support, double x, double y, Template* out);
-  // Aligns a patch to a template from the start given in `alignment`.
+  // Aligns a patch to a template, from the start of highest correlation; starts beyond the patch are passed over.
   void (*align)(const PatchView& patch, const SupportView& support, const Template& tmpl,
-                const AlignmentLimits& limits, Alignment* alignment);
+                const AlignmentLimits& limits, const Warp* starts, int num_starts, Alignment* alignment);
 };
 
 namespace baseline {
