@@ -1,0 +1,21 @@
+"""pixcli synthetic_dataset_generator"""
+
+from pathlib import Path
+
+from pixcli.cli.params import command
+from pixcli.options import SyntheticOptions
+from pixcli.progress import Progress
+from pixcli.synthetic.dataset import generate_dataset
+
+
+@command
+def synthetic_dataset_generator(
+    output_path: Path, texture_path: Path | None, options: SyntheticOptions, progress: Progress
+) -> None:
+    """Render a scene with exactly known geometry.
+
+    The output folder gets images/, the exact COLMAP model gt/ (no points), depth/ (per image an .npz: "depth",
+    metres along z at the pixel centres, 0 where nothing is), surface.npz ("points" and "normals" seen by two images
+    or more) and scene.json.
+    """
+    generate_dataset(output_path, options, texture_path, progress)
