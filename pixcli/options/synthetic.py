@@ -6,11 +6,11 @@ from typing import Literal
 from pixcli.options.fields import OptionGroup, option
 
 CameraModel = Literal[
-    "OPENCV",
     "SIMPLE_PINHOLE",
     "PINHOLE",
     "SIMPLE_RADIAL",
     "RADIAL",
+    "OPENCV",
     "FULL_OPENCV",
     "FOV",
     "SIMPLE_DIVISION",
@@ -35,13 +35,13 @@ class SyntheticOptions(OptionGroup):
     seed: int = option(0, "Another seed gives another scene; the same gives the same bytes.", minimum=0)
     scene: Literal["court", "relief", "mixed"] = option(
         "court",
-        "court: facade, ground and a few bodies; relief: bumpy surfaces; mixed: planes, columns, balls, a relief.",
+        "court: facade, ground, some bodies; relief: bumpy surfaces; mixed: planes, columns, balls, a relief.",
     )
     num_images: int = option(24, "Images along an arc around the scene.", minimum=2, maximum=9999)
     width: int = option(1024, "Width of an image in pixels.", minimum=16)
     height: int = option(768, "Height of an image in pixels.", minimum=16)
     num_cameras: int = option(2, "Cameras; the images take turns.", minimum=1)
-    camera_model: CameraModel = option("OPENCV", "COLMAP's camera model.")
+    camera_model: CameraModel = option("OPENCV", "COLMAP's camera model.")  # noqa: RUF009
     distortion: float = option(
         1.0, "Strength of the lens distortion; 0: none, 1: as a common lens.", minimum=0, maximum=1.5
     )

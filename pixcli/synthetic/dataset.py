@@ -33,7 +33,7 @@ def generate_dataset(
 ) -> None:
     """Renders the scene into the folder `output_path`, which must be new or empty.
 
-    The folder appears when it is complete. The same options give the same bytes, whatever the number of threads.
+    The folder appears when it is complete. The same options give the same bytes, with any number of threads.
     """
     progress = progress or Progress()
     threads = options.num_threads if options.num_threads > 0 else os.cpu_count() or 1

@@ -1,7 +1,8 @@
 """Ray casting of one view: exact depth at pixel centres, anti-aliased colour.
 
-A ray leaves the camera along (x, y, 1), so its parameter t is the depth along z. Pixels whose neighbourhood shows
-one smooth surface need that surface alone for all their rays; the others (edges) look at every surface, ray by ray.
+A ray leaves the camera along (x, y, 1), so its parameter t is the depth along z. Pixels whose neighbourhood
+shows one smooth surface need that surface alone for all their rays; the others (edges) look at every surface,
+ray by ray.
 """
 
 from dataclasses import dataclass
@@ -43,7 +44,7 @@ class RayGrid:
     def samples(self, pixels: NDArray[np.intp], per_side: int) -> Array:
         """Rays (2, n, per_side^2) spread evenly over each pixel.
 
-        The second-order expansion at the centre: lens distortion is so smooth that it errs by less than 1e-6 px.
+        An expansion to second order at the centre: lens distortion is so smooth that it errs by < 1e-6 px.
         """
         i, row = self._indices(pixels), self.width + 2
         offsets = (np.arange(per_side) + 0.5) / per_side - 0.5
@@ -102,9 +103,8 @@ def render(
         owner[pixels], depth[pixels] = _first_hits(bodies, grid.centers(pixels))
     shape = (grid.height, grid.width)
     edge = _edges(owner.reshape(shape), depth.reshape(shape)).ravel()
-    step = 1 / (
-        float(scene.cameras[view.camera_id].mean_focal_length()) * per_side
-    )  # between rays, on the plane z = 1
+    focal = float(scene.cameras[view.camera_id].mean_focal_length())
+    step = 1 / (focal * per_side)  # between rays, on the plane z = 1
 
     colour = np.empty((number, 3), np.float32)
     sky = np.flatnonzero((owner < 0) & ~edge)
@@ -143,7 +143,7 @@ def _edges(owner: NDArray[np.int8], depth: Array) -> NDArray[np.bool_]:
     for axis in (0, 1):
         fold = np.abs(ndimage.correlate1d(inverse, [1.0, -2.0, 1.0], axis=axis)) > 1e-3 * inverse
         edge |= ndimage.binary_dilation(fold & (owner >= 0), np.ones((3, 3)))
-    return edge
+    return np.asarray(edge, bool)
 
 
 def _trace(bodies: list[_BodyInView], view: View, rays: Array, step: float) -> NDArray[np.float32]:
@@ -158,7 +158,7 @@ def _trace(bodies: list[_BodyInView], view: View, rays: Array, step: float) -> N
 
 def _sky(view: View, rays: Array) -> NDArray[np.float32]:
     up = view.rotation[0, 2] * rays[0] + view.rotation[1, 2] * rays[1] + view.rotation[2, 2]
-    return (_SKY + 30 * up[:, None]).astype(np.float32)
+    return np.asarray(_SKY + 30 * up[:, None], np.float32)
 
 
 def _radiance(
@@ -166,8 +166,8 @@ def _radiance(
 ) -> NDArray[np.float32]:
     """Mean colour (n, 3) over the rays (2, n, k) of pixels that show one body.
 
-    The ray `centers` (2, n) of each pixel meets the body at `depth` (n,): there the light, the level of the texture
-    and the tangent plane are taken, which tells about where the other rays meet the body.
+    The ray `centers` (2, n) of each pixel meets the body at `depth` (n,): there the light, the level of the
+    texture and the tangent plane are taken; the plane tells about where the other rays meet the body.
     """
     surface, texture, origin = body.body.surface, body.body.texture, body.origin
     direction = body.directions(centers)
@@ -181,7 +181,7 @@ def _radiance(
             beside = direction + step * body.rotation[:, k, None]
             beside = origin[:, None] + beside * (distance / (normal * beside).sum(axis=0))
             footprint = np.fmax(footprint, np.linalg.norm(beside - point, axis=0))
-        # A texel of the level is half to one step between rays: sharp, and averaging the rays removes the rest.
+        # A texel of the level is half to one step between rays: sharp, and the mean over rays does the rest.
         level = np.clip(np.floor(np.log2(footprint * texture.density)), 0, LEVELS - 1).astype(np.int32)
 
         directions = body.directions(rays)
@@ -192,4 +192,4 @@ def _radiance(
     u, v = surface.texture_coordinates(origin[:, None] + t * flat)
     shape = rays.shape[1:]
     colour = texture.sample(u.reshape(shape), v.reshape(shape), np.broadcast_to(level[:, None], shape))
-    return colour.mean(axis=1) * light[:, None].astype(np.float32)
+    return np.asarray(colour.mean(axis=1) * light[:, None], np.float32)

@@ -72,7 +72,7 @@ class Scene:
 
 
 def build_scene(options: SyntheticOptions, texture_path: Path | None, executor: Executor) -> Scene:
-    """The scene that the options and their seed describe, textured with the photos of a folder or from code."""
+    """The scene that the options and their seed describe; photos of a folder may replace its textures."""
     photos = load_photos(texture_path) if texture_path else []
     places = _LAYOUTS[options.scene](np.random.default_rng([options.seed, 0]))
     # Two texels for a pixel at the middle distance, so that textures are as sharp as the images can show.
@@ -106,7 +106,8 @@ def _camera(rng: np.random.Generator, index: int, options: SyntheticOptions) -> 
     if not np.isfinite(camera.cam_from_img(_border(camera))).all():
         raise UserError(
             f"Synthetic.distortion {options.distortion:g} is too strong for a {options.camera_model} camera of "
-            f"focal_ratio {options.focal_ratio:g}: the image corners have no ray. Lower distortion or raise focal_ratio."
+            f"Synthetic.focal_ratio {options.focal_ratio:g}: the image corners have no ray. "
+            "Lower the distortion or raise the focal ratio."
         )
     return camera
 
@@ -119,7 +120,7 @@ def _border(camera: pycolmap.Camera) -> Array:
 
 
 def _views(rng: np.random.Generator, options: SyntheticOptions) -> list[View]:
-    """Views along an arc in front of the facade, near and far in random order, so that neighbours differ in scale."""
+    """Views along an arc in front of the facade, near and far in random order: neighbours differ in scale."""
     number = options.num_images
     half_arc = np.radians(min(42.0, 7.0 * (number - 1)))
     azimuths = np.linspace(-half_arc, half_arc, number) + np.radians(rng.uniform(-4, 4, number))
@@ -149,7 +150,7 @@ _FLAT = np.eye(3)  # looks up
 
 
 def _upright(yaw: float, tilt: float = 0.0) -> Array:
-    """Rotation of a standing rectangle; yaw 0 looks at the cameras (-y), 90 degrees along +x; tilt leans it back."""
+    """Rotation of a standing rectangle, degrees; yaw 0 looks along -y, 90 along +x; tilt leans it back."""
     yaw, tilt = np.radians(yaw), np.radians(tilt)
     x = np.array([np.cos(yaw), np.sin(yaw), 0])
     normal = np.array([np.sin(yaw) * np.cos(tilt), -np.cos(yaw) * np.cos(tilt), np.sin(tilt)])

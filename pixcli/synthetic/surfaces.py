@@ -60,7 +60,7 @@ class Rectangle:
 
     def refine(self, origin: Array, direction: Array, t: Array) -> Array:
         with np.errstate(divide="ignore", invalid="ignore"):
-            return -origin[2] / direction[2]
+            return np.asarray(-origin[2] / direction[2])
 
     def normals(self, points: Array) -> Array:
         return np.broadcast_to(np.array([[0.0], [0.0], [1.0]]), points.shape)
@@ -97,8 +97,8 @@ class Relief:
     def intersect(self, origin: Array, direction: Array) -> Array:
         """Walks each ray down by steps that no crossing can hide in, then polishes by Newton's method.
 
-        The height above the relief changes along a ray by at most |d_z| + slope * |d_xy| per unit of t, so a step
-        of height over that bound stays in front of the first crossing.
+        The height above the relief changes along a ray by at most |d_z| + slope * |d_xy| per unit of t, so a
+        step of height over that bound stays in front of the first crossing.
         """
         result = np.full(direction.shape[1], np.inf)
         top = float(np.abs(self.amplitudes).sum())
@@ -119,13 +119,8 @@ class Relief:
             if near.any():
                 result[active[near]] = self.refine(origin, d[:, near], t[near])
             walking = ~(near | gone)
-            active, d, t, end, bound = (
-                active[walking],
-                d[:, walking],
-                t[walking],
-                end[walking],
-                bound[walking],
-            )
+            active, d, bound = active[walking], d[:, walking], bound[walking]
+            t, end = t[walking], end[walking]
             if not len(active):
                 break
         return np.where(_inside(self, origin, direction, result), result, np.inf)
@@ -145,7 +140,7 @@ class Relief:
     def normals(self, points: Array) -> Array:
         _, slope_x, slope_y = self._height_and_slopes(points[0], points[1])
         normals = np.stack([-slope_x, -slope_y, np.ones_like(slope_x)])
-        return normals / np.linalg.norm(normals, axis=0)
+        return np.asarray(normals / np.linalg.norm(normals, axis=0))
 
     def texture_coordinates(self, points: Array) -> tuple[Array, Array]:
         return points[0] + self.width / 2, self.height / 2 - points[1]
@@ -243,4 +238,4 @@ def _near_root(origin: Array, direction: Array, radius: float) -> Array:
     b = (origin[:, None] * direction).sum(axis=0)
     discriminant = b * b - a * ((origin * origin).sum() - radius**2)
     with np.errstate(invalid="ignore"):
-        return (-b - np.sqrt(discriminant)) / a
+        return np.asarray((-b - np.sqrt(discriminant)) / a)

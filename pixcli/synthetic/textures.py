@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -50,7 +51,7 @@ class Texture:
     def sample(
         self, u: NDArray[np.float64], v: NDArray[np.float64], level: NDArray[np.int32]
     ) -> NDArray[np.float32]:
-        """Colours (..., 3) in 0..255 at u, v (...) metres from the texture's corner, bilinear in a level (...)."""
+        """Colours (..., 3) in 0..255 at u, v (...) metres from the texture's corner, bilinear in a level."""
         scale = self.density * np.ldexp(1.0, -level)
         width, height, start = self.widths[level], self.heights[level], self.starts[level]
         # Texel c of a level has its centre at c + 0.5; outside, the border goes on.
@@ -67,8 +68,7 @@ class Texture:
 
         top = texel(0) * (1 - fx) + texel(1) * fx
         bottom = texel(width) * (1 - fx) + texel(width + 1) * fx
-        colour: NDArray[np.float32] = top * (1 - fy) + bottom * fy
-        return colour
+        return np.asarray(top * (1 - fy) + bottom * fy, np.float32)
 
 
 def make_texture(
@@ -97,7 +97,7 @@ def _cuts(rng: np.random.Generator, length: int, about: float) -> list[tuple[int
     number = max(1, round(length / about))
     inner = np.arange(1, number) + rng.uniform(-0.25, 0.25, number - 1)
     ends = np.r_[0, np.round(inner * length / number), length].astype(int).tolist()
-    return list(zip(ends, ends[1:], strict=False))
+    return list(pairwise(ends))
 
 
 def _build_pyramid(canvas: Panel, density: float) -> Texture:
@@ -123,7 +123,7 @@ def _build_pyramid(canvas: Panel, density: float) -> Texture:
 def _noise(
     rng: np.random.Generator, height: int, width: int, coarsest: int, roughness: float
 ) -> NDArray[np.float32]:
-    """Smooth noise (height, width) of mean 0 and deviation 1; an octave's amplitude is its cell to `-roughness`."""
+    """Smooth noise (height, width) of mean 0, deviation 1; an octave's amplitude is its cell ** -roughness."""
     total = np.zeros((height, width), np.float32)
     cell = coarsest
     while cell >= 1:
@@ -132,7 +132,7 @@ def _noise(
         octave = np.asarray(Image.fromarray(grid).resize(size, Image.Resampling.BICUBIC))
         total += octave[cell : cell + height, cell : cell + width] * float(cell) ** -roughness
         cell //= 2
-    return (total - total.mean()) / max(float(total.std()), 1e-6)
+    return np.asarray((total - total.mean()) / max(float(total.std()), 1e-6))
 
 
 def _palette(rng: np.random.Generator, number: int) -> NDArray[np.float64]:
