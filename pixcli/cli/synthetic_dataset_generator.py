@@ -14,8 +14,8 @@ def synthetic_dataset_generator(
 ) -> None:
     """Render a scene with exactly known geometry.
 
-    The output folder gets images/, the exact COLMAP model gt/ (no points), depth/ (for each image an .npz with
-    "depth": metres along z at the pixel centres, 0 where nothing is), surface.npz ("points" and "normals" that two
-    images or more see) and scene.json.
+    The output folder gets images/; gt/, the exact COLMAP model without points; depth/, for each image an .npz
+    with "depth", metres along z at the pixel centres, 0 where nothing is; surface.npz, "points" and "normals"
+    that two images or more see; and scene.json, the options.
     """
     generate_dataset(output_path, options, texture_path, progress)

@@ -35,7 +35,7 @@ class SyntheticOptions(OptionGroup):
     seed: int = option(0, "Another seed gives another scene; the same gives the same bytes.", minimum=0)
     scene: Literal["court", "relief", "mixed"] = option(
         "court",
-        "court: facade, ground, some bodies; relief: bumpy surfaces; mixed: planes, columns, balls, a relief.",
+        "court: facade, ground, bodies; relief: bumpy surfaces; mixed: planes, columns, balls, a relief.",
     )
     num_images: int = option(24, "Images along an arc around the scene.", minimum=2, maximum=9999)
     width: int = option(1024, "Width of an image in pixels.", minimum=16)

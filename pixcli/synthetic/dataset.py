@@ -108,7 +108,7 @@ def _expose(
     for _ in range(3):
         wave, phase = rng.normal(0, 4, 2), rng.uniform(0, 2 * np.pi)
         field += np.cos(wave[0] * x + wave[1] * y + phase) / 3
-    tint = 1 + 0.12 * strength * rng.standard_normal(3)
+    tint = 1 + 0.08 * strength * rng.standard_normal(3)
     gain, bias = 1 + strength * rng.uniform(-0.3, 0.3), strength * rng.uniform(-15, 15)
     exposed = colour * (gain * (1 + 0.3 * strength * field))[..., None] * tint + bias
     if options.blur > 0:

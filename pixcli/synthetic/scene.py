@@ -105,8 +105,8 @@ def _camera(rng: np.random.Generator, index: int, options: SyntheticOptions) -> 
     camera.params = params
     if not np.isfinite(camera.cam_from_img(_border(camera))).all():
         raise UserError(
-            f"Synthetic.distortion {options.distortion:g} is too strong for a {options.camera_model} camera of "
-            f"Synthetic.focal_ratio {options.focal_ratio:g}: the image corners have no ray. "
+            f"Synthetic.distortion {options.distortion:g} is too strong for a {options.camera_model} "
+            f"camera of Synthetic.focal_ratio {options.focal_ratio:g}: the image corners have no ray. "
             "Lower the distortion or raise the focal ratio."
         )
     return camera

@@ -123,7 +123,7 @@ def _build_pyramid(canvas: Panel, density: float) -> Texture:
 def _noise(
     rng: np.random.Generator, height: int, width: int, coarsest: int, roughness: float
 ) -> NDArray[np.float32]:
-    """Smooth noise (height, width) of mean 0, deviation 1; an octave's amplitude is its cell ** -roughness."""
+    """Smooth noise (height, width) of mean 0, deviation 1; an octave's amplitude: cell ** -roughness."""
     total = np.zeros((height, width), np.float32)
     cell = coarsest
     while cell >= 1:
