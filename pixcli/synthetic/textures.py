@@ -89,7 +89,7 @@ def make_texture(
                 panel = _finish(rng, _PANELS[pick](rng, *shape))
             canvas[top:bottom, left:right] = panel
             count += 1
-    return _build_pyramid(canvas, density)
+    return build_pyramid(canvas, density)
 
 
 def _cuts(rng: np.random.Generator, length: int, about: float) -> list[tuple[int, int]]:
@@ -100,7 +100,8 @@ def _cuts(rng: np.random.Generator, length: int, about: float) -> list[tuple[int
     return list(pairwise(ends))
 
 
-def _build_pyramid(canvas: Panel, density: float) -> Texture:
+def build_pyramid(canvas: Panel, density: float) -> Texture:
+    """The texture of a canvas with `density` texels per metre."""
     block = 1 << LEVELS  # so that the last level has 2 x 2 texels or more
     pad = [(0, -n % block) for n in canvas.shape[:2]]
     level = np.pad(canvas, [*pad, (0, 0)], mode="edge").astype(np.float32)
