@@ -159,9 +159,9 @@ def _leaves(rng: np.random.Generator, height: int, width: int) -> Image.Image:
     """Overlapping ellipses and polygons of all sizes, as in natural images."""
     image = _ground(rng, height, width)
     draw = ImageDraw.Draw(image)
-    number = height * width // 160
+    number = height * width // 250
     colours = _palette(rng, number)
-    radii = np.sort(5 * (min(height, width) / 14) ** (rng.random(number) ** 3))[::-1]  # small ones lie on top
+    radii = np.sort(7 * (min(height, width) / 14) ** (rng.random(number) ** 2))[::-1]  # small ones lie on top
     centres = rng.uniform(0, 1, (number, 2)) * image.size
     for (x, y), r, colour, corners in zip(centres, radii, colours, rng.integers(2, 7, number), strict=True):
         if corners == 2:
@@ -178,7 +178,7 @@ def _bricks(rng: np.random.Generator, height: int, width: int) -> Image.Image:
     """Rows of bricks, each of its own shade, with mortar between and chips at the corners."""
     image = _ground(rng, height, width)
     draw = ImageDraw.Draw(image)
-    rise, run = rng.uniform(30, 50), rng.uniform(70, 130)
+    rise, run = rng.uniform(40, 80), rng.uniform(90, 200)
     base = _palette(rng, 1)[0]
     for k in range(int(image.size[1] / rise) + 1):
         x, y = -rng.uniform(0, run), k * rise
@@ -198,7 +198,7 @@ def _tiles(rng: np.random.Generator, height: int, width: int) -> Image.Image:
     """Square tiles, each with a motif of its own."""
     image = _ground(rng, height, width)
     draw = ImageDraw.Draw(image)
-    side = rng.uniform(50, 90)
+    side = rng.uniform(60, 130)
     for x in np.arange(0, image.size[0], side):
         for y in np.arange(0, image.size[1], side):
             colours = _palette(rng, 5)
@@ -215,7 +215,7 @@ def _glyphs(rng: np.random.Generator, height: int, width: int) -> Image.Image:
     draw = ImageDraw.Draw(image)
     y = rng.uniform(4, 12)
     while y < image.size[1]:
-        dot = rng.uniform(3, 9)
+        dot = rng.uniform(5, 14)
         ink = _colour(_palette(rng, 1)[0])
         x = rng.uniform(0, 6 * dot)
         while x < image.size[0]:
@@ -253,5 +253,5 @@ def _finish(rng: np.random.Generator, drawing: Image.Image) -> Panel:
         end = start + rng.normal(0, 60, 2)
         draw.line((*start.tolist(), *end.tolist()), fill=_colour(colour), width=int(rng.integers(2, 5)))
     panel = np.asarray(drawing.reduce(2), np.float32)
-    grain = _noise(rng, panel.shape[0], panel.shape[1], 16, -0.3)[..., None]
-    return np.clip(panel * (1 + 0.12 * grain), 0, 255).astype(np.uint8)
+    grain = _noise(rng, panel.shape[0], panel.shape[1], 32, -0.5)[..., None]
+    return np.clip(panel * (1 + 0.08 * grain), 0, 255).astype(np.uint8)
