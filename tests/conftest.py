@@ -24,7 +24,7 @@ def _no_log_handlers_left() -> Iterator[None]:
 
 @dataclass(frozen=True)
 class SmallScene:
-    """A synthetic scene of four views with SIFT matches. Shared by all tests: copy what a test changes."""
+    """A synthetic scene of four views, 400 x 300 pixels, with SIFT matches. Shared by all tests: copy what a test changes."""
 
     path: Path
     """As the generator wrote it: images, gt, depth, surface.npz."""
@@ -36,7 +36,7 @@ class SmallScene:
 def small_scene(tmp_path_factory: pytest.TempPathFactory) -> SmallScene:
     folder = tmp_path_factory.mktemp("small_scene")
     path, database_path = folder / "scene", folder / "database.db"
-    generate_dataset(path, SyntheticOptions(width=320, height=240, num_images=4))
+    generate_dataset(path, SyntheticOptions(width=400, height=300, num_images=4, seed=1))
     truth = pycolmap.Reconstruction(path / "gt")
     build_database(truth, path / "images", database_path)
     return SmallScene(path, database_path, truth)

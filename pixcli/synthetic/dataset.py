@@ -36,8 +36,7 @@ def generate_dataset(
     The folder appears when it is complete. The same options give the same bytes, with any number of threads.
     """
     progress = progress or Progress()
-    threads = options.num_threads if options.num_threads > 0 else os.cpu_count() or 1
-    with _new_folder(output_path) as folder, ThreadPoolExecutor(threads) as executor:
+    with _new_folder(output_path) as folder, _threads(options.num_threads) as executor:
         with progress.phase("Textures"):
             scene = build_scene(options, texture_path, executor)
         with progress.phase("Images", len(scene.views)) as update:
@@ -69,6 +68,16 @@ def _new_folder(path: Path) -> Iterator[Path]:
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
         raise
+
+
+@contextmanager
+def _threads(number: int) -> Iterator[Executor]:
+    """A pool that, on an error, does not first finish all that was begun."""
+    executor = ThreadPoolExecutor(number if number > 0 else os.cpu_count())
+    try:
+        yield executor
+    finally:
+        executor.shutdown(cancel_futures=True)
 
 
 def _umask() -> int:

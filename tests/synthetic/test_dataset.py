@@ -41,7 +41,7 @@ def test_the_folder_holds_images_model_depth_and_surface(small_scene):
     assert sorted(image.name for image in small_scene.truth.images.values()) == [f"{n}.jpg" for n in names]
     assert len(small_scene.truth.cameras) == 2
     assert (small_scene.path / "gt" / "frames.txt").exists()
-    assert json.loads((small_scene.path / "scene.json").read_text())["width"] == 320
+    assert json.loads((small_scene.path / "scene.json").read_text())["width"] == 400
 
 
 def test_surface_points_are_seen_by_two_images(small_scene):
@@ -59,7 +59,7 @@ def test_surface_points_are_seen_by_two_images(small_scene):
         in_camera = image.cam_from_world() * points
         xy = small_scene.truth.cameras[image.camera_id].img_from_cam(in_camera)
         x, y = np.nan_to_num(xy, nan=-1).T
-        inside = (x > 0) & (y > 0) & (x < 320) & (y < 240)
+        inside = (x > 0) & (y > 0) & (x < 400) & (y < 300)
         z = depth[y[inside].astype(int), x[inside].astype(int)]
         count[inside] += np.abs(z - in_camera[inside, 2]) < 0.02 * in_camera[inside, 2]
     assert (count >= 2).all()
@@ -81,6 +81,13 @@ def test_an_interrupted_run_leaves_nothing(tmp_path, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         generate_dataset(tmp_path / "scene", SyntheticOptions(**TINY))
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_smallest_images(tmp_path):
+    options = SyntheticOptions(width=16, height=16, num_images=2, surface_spacing=0.5, samples=1)
+    generate_dataset(tmp_path / "scene", options)
+    with np.load(tmp_path / "scene" / "depth" / "0001.npz") as file:
+        assert file["depth"].shape == (16, 16)
 
 
 def run(tmp_path, *args):
