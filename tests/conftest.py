@@ -24,7 +24,7 @@ def _no_log_handlers_left() -> Iterator[None]:
 
 @dataclass(frozen=True)
 class SmallScene:
-    """A synthetic scene of four views, 400 x 300 pixels, with SIFT matches. Shared by all tests: copy what a test changes."""
+    """Four views of a synthetic scene, 400 x 300 and SIFT matches. Shared: copy what a test changes."""
 
     path: Path
     """As the generator wrote it: images, gt, depth, surface.npz."""
