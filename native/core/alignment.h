@@ -9,7 +9,8 @@
 
 namespace pixcli {
 
-// The grids of nodes around a keypoint: (2 radius + 1)^2, weighted by a Gaussian of `window` radii that sums to 1.
+// The grids of nodes around a keypoint: (2 radius + 1)^2, weighted by a Gaussian of `window` radii that sums
+// to 1.
 class Support {
  public:
   Support(int radius, double window);
@@ -27,19 +28,19 @@ class Support {
 struct PatchArrays {
   const uint8_t* buffer;
   const int64_t* offset;
-  const int32_t* size;    // (n, 2) width, height
-  const double* origin;   // (n, 3) x0, y0, pitch
+  const int32_t* size;   // (n, 2) width, height
+  const double* origin;  // (n, 3) x0, y0, pitch
   PatchView operator[](int64_t i) const {
-    return {buffer + offset[i], size[2 * i], size[2 * i + 1], origin[3 * i], origin[3 * i + 1], origin[3 * i + 2]};
+    return {buffer + offset[i], size[2 * i],       size[2 * i + 1],
+            origin[3 * i],      origin[3 * i + 1], origin[3 * i + 2]};
   }
 };
 
-// Template t is made from patch[t] around xy[t], with nodes of support[t] spacing[t] pixels apart, and serves the
+// Template t is made from patch[t] around xy[t], with nodes spacing[t] pixels apart, and serves the
 // jobs job_ptr[t]:job_ptr[t+1]. perspective_deviation: see Template.
 struct TemplateArrays {
   int64_t n;
   const int32_t* patch;
-  const int32_t* support;
   const double* xy;
   const double* spacing;
   const double* perspective_deviation;
@@ -55,7 +56,7 @@ struct JobArrays {
 };
 
 // Returns false if the poll stopped it. Results do not depend on the number of threads.
-bool AlignPatches(const PatchArrays& patches, const std::vector<Support>& supports, const TemplateArrays& templates,
+bool AlignPatches(const PatchArrays& patches, const Support& support, const TemplateArrays& templates,
                   const JobArrays& jobs, const AlignmentLimits& limits, int num_threads, const Poll& poll);
 
 }  // namespace pixcli

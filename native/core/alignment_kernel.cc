@@ -1,6 +1,6 @@
 // Inverse-compositional Gauss-Newton of a patch to a template on a local homography, invariant to gain and
-// bias, with Huber weights. Samples are taken by the cubic B-spline without prefilter: it blurs by 1/sqrt(3) of a
-// sample, which the scale-space levels account for, and has smooth gradients.
+// bias, with Huber weights. Samples are taken by the cubic B-spline without prefilter: it blurs by 1/sqrt(3)
+// of a sample, which the scale-space levels account for, and has smooth gradients.
 #include "core/alignment_kernel.h"
 
 #include <math.h>
@@ -24,7 +24,7 @@ typedef int64_t Pair4 __attribute__((vector_size(32)));
 typedef float VN __attribute__((vector_size(kLanes * sizeof(float))));
 typedef int32_t VNInt __attribute__((vector_size(kLanes * sizeof(int32_t))));
 
-constexpr int kMaxPatch = 192;  // samples a side
+constexpr int kMaxPatch = 192;    // samples a side
 constexpr double kMaxStep = 1.5;  // pixels an iteration
 constexpr double kMaxWarpStep = 0.3;
 constexpr double kSettled = 0.15;  // pixels; the Hessian is kept from there on
@@ -56,7 +56,8 @@ struct Samples {
 };
 
 bool Decode(const PatchView& patch, Samples* out) {
-  if (patch.width < 4 || patch.height < 4 || patch.width > kMaxPatch || patch.height > kMaxPatch) return false;
+  if (patch.width < 4 || patch.height < 4 || patch.width > kMaxPatch || patch.height > kMaxPatch)
+    return false;
   const int n = patch.width * patch.height;
   for (int i = 0; i < n; ++i) out->data[i] = patch.data[i];
   out->width = patch.width;
@@ -79,8 +80,8 @@ bool Inside(const NodeMap& m, float radius, const Samples& s) {
 }
 
 // The cubic B-spline's four weights at fraction f, and their derivatives.
-constexpr V4 kWeight0 = {1 / 6.f, 4 / 6.f, 1 / 6.f, 0}, kWeight1 = {-.5f, 0, .5f, 0}, kWeight2 = {.5f, -1, .5f, 0},
-             kWeight3 = {-1 / 6.f, .5f, -.5f, 1 / 6.f};
+constexpr V4 kWeight0 = {1 / 6.f, 4 / 6.f, 1 / 6.f, 0}, kWeight1 = {-.5f, 0, .5f, 0},
+             kWeight2 = {.5f, -1, .5f, 0}, kWeight3 = {-1 / 6.f, .5f, -.5f, 1 / 6.f};
 inline V8 TwoOfEach(V4 v) { return __builtin_shufflevector(v, v, 0, 0, 1, 1, 2, 2, 3, 3); }
 inline V4 SplineWeights(float f) { return kWeight0 + f * (kWeight1 + f * (kWeight2 + f * kWeight3)); }
 inline V4 SplineSlopes(float f) { return kWeight1 + f * (2 * kWeight2 + f * (3 * kWeight3)); }
@@ -111,7 +112,8 @@ void Locate(const Samples& s, const NodeMap& m, const SupportView& support, Cell
 }
 
 inline V4 Rows(const float* p, int width, V4 w) {
-  return w[0] * LoadRow(p) + w[1] * LoadRow(p + width) + (w[2] * LoadRow(p + 2 * width) + w[3] * LoadRow(p + 3 * width));
+  return w[0] * LoadRow(p) + w[1] * LoadRow(p + width) +
+         (w[2] * LoadRow(p + 2 * width) + w[3] * LoadRow(p + 3 * width));
 }
 
 inline float Dot(V4 a, V4 b) {
@@ -121,18 +123,21 @@ inline float Dot(V4 a, V4 b) {
 
 #if defined(__AVX2__)
 
-// Sums of the pairs of neighbours within each half: of a in the first two places of a half, of b in the others.
+// Sums of the pairs of neighbours within each half: of a in the first two places of a half, of b in the
+// others.
 inline V8 AddPairs(V8 a, V8 b) {
   return __builtin_shufflevector(a, b, 0, 2, 8, 10, 4, 6, 12, 14) +
          __builtin_shufflevector(a, b, 1, 3, 9, 11, 5, 7, 13, 15);
 }
 
-// A node at a time: the four rows of its samples in two vectors, so that the sum of 16 products takes few instructions.
+// A node at a time: the four rows of its samples in two vectors, so that the sum of 16 products takes few
+// instructions.
 void SampleValues(const Samples& s, const NodeMap& m, const SupportView& support, float* out) {
   Cells cells;
   Locate(s, m, support, &cells);
   // The weights along u and along v, in turn.
-  const V8 c0 = TwoOfEach(kWeight0), c1 = TwoOfEach(kWeight1), c2 = TwoOfEach(kWeight2), c3 = TwoOfEach(kWeight3);
+  const V8 c0 = TwoOfEach(kWeight0), c1 = TwoOfEach(kWeight1), c2 = TwoOfEach(kWeight2),
+           c3 = TwoOfEach(kWeight3);
   for (int k = 0; k < support.num_padded; k += 8) {
     V8 product[8];
     for (int i = 0; i < 8; ++i) {
@@ -173,7 +178,8 @@ void SampleGradients(const Samples& s, const NodeMap& m, const SupportView& supp
   Locate(s, m, support, &cells);
   for (int k = 0; k < support.num_padded; ++k) {
     const float* p = s.data + cells.corner[k];
-    const V4 weights = SplineWeights(cells.fraction[k][0]), rows = Rows(p, s.width, SplineWeights(cells.fraction[k][1]));
+    const V4 weights = SplineWeights(cells.fraction[k][0]),
+             rows = Rows(p, s.width, SplineWeights(cells.fraction[k][1]));
     out[k] = Dot(weights, rows);
     gu[k] = Dot(SplineSlopes(cells.fraction[k][0]), rows);
     gv[k] = Dot(weights, Rows(p, s.width, SplineSlopes(cells.fraction[k][1])));
@@ -201,10 +207,14 @@ constexpr float kFlat = 1e-3f;  // deviation in units of an 8-bit patch, whose r
 
 NodeMap MapOf(const PatchView& patch, const Warp& a, double spacing) {
   const double p = 1 / patch.pitch, s = spacing * p;
-  return {static_cast<float>((a.x - patch.x0) * p), static_cast<float>((a.y - patch.y0) * p),
-          static_cast<float>(a.a11 * s),            static_cast<float>(a.a12 * s),
-          static_cast<float>(a.a21 * s),            static_cast<float>(a.a22 * s),
-          static_cast<float>(a.h1 * spacing),       static_cast<float>(a.h2 * spacing)};
+  return {static_cast<float>((a.x - patch.x0) * p),
+          static_cast<float>((a.y - patch.y0) * p),
+          static_cast<float>(a.a11 * s),
+          static_cast<float>(a.a12 * s),
+          static_cast<float>(a.a21 * s),
+          static_cast<float>(a.a22 * s),
+          static_cast<float>(a.h1 * spacing),
+          static_cast<float>(a.h2 * spacing)};
 }
 
 Outcome MakeTemplate(const PatchView& patch, const SupportView& support, double x, double y, Template* out) {
@@ -240,7 +250,8 @@ Outcome MakeTemplate(const PatchView& patch, const SupportView& support, double 
 }
 
 struct Residual {
-  alignas(64) float value[kMaxNodes];   // samples first, then their difference to the template at its best gain
+  alignas(
+      64) float value[kMaxNodes];  // samples first, then their difference to the template at its best gain
   alignas(64) float weight[kMaxNodes];  // of the window and Huber's
   float correlation;
   float limit;  // of Huber's loss: twice the robust deviation
@@ -252,7 +263,8 @@ struct NormalEquations {
   double b[kNumParams];
 };
 
-// Turns samples into the residual. Returns their deviation; correlation and residual are meaningless if it is tiny.
+// Turns samples into the residual. Returns their deviation; correlation and residual are meaningless if it is
+// tiny.
 float CompareWith(const Template& tmpl, const SupportView& support, Residual* residual) {
   const float shift = residual->value[support.num_nodes / 2];  // keeps the sum of squares from cancelling
   VN sum{}, square{}, dot{};
@@ -277,7 +289,8 @@ float CompareWith(const Template& tmpl, const SupportView& support, Residual* re
 }
 
 // Huber's weights, the residual's robust variance and the gradient of half its square.
-void AccumulateGradient(const Template& tmpl, const SupportView& support, Residual* residual, NormalEquations* eq) {
+void AccumulateGradient(const Template& tmpl, const SupportView& support, Residual* residual,
+                        NormalEquations* eq) {
   const VN limit = Splat(residual->limit);
   VN b[kNumParams] = {}, square{}, total{};
   for (int k = 0; k < support.num_padded; k += kLanes) {
@@ -324,7 +337,8 @@ double PerspectivePrior(const Template& tmpl, const SupportView& support, double
   return variance / (support.independent * deviation * deviation);
 }
 
-// Cholesky factor of a lower triangle, with the inverse of its diagonal; false if it is not positive definite.
+// Cholesky factor of a lower triangle, with the inverse of its diagonal; false if it is not positive
+// definite.
 bool Factor(const double h[kNumParams][kNumParams], double l[kNumParams][kNumParams]) {
 #pragma GCC unroll 8
   for (int i = 0; i < kNumParams; ++i) {
@@ -358,16 +372,18 @@ void Solve(const double l[kNumParams][kNumParams], const double b[kNumParams], d
   }
 }
 
-// Composes the warp with the inverse of the increment d, limited to a trust region. Returns the shift in image pixels
-// and stores the largest change of the linear map.
+// Composes the warp with the inverse of the increment d, limited to a trust region. Returns the shift in
+// image pixels and stores the largest change of the linear map.
 double Compose(const double d[kNumParams], double spacing, Warp* a, double* warp_change) {
   double largest = 0;
   for (int p = 2; p < 6; ++p) largest = fmax(largest, fabs(d[p]) / spacing);
   const double length = sqrt(d[0] * d[0] + d[1] * d[1]);
-  const double k = fmin(length > kMaxStep ? kMaxStep / length : 1, largest > kMaxWarpStep ? kMaxWarpStep / largest : 1);
+  const double k =
+      fmin(length > kMaxStep ? kMaxStep / length : 1, largest > kMaxWarpStep ? kMaxWarpStep / largest : 1);
   const double s = k / spacing, t = s / spacing;
   // The increment as a homography of template pixels, and its adjugate, which is its inverse up to scale.
-  const double e[3][3] = {{1 + s * d[2], s * d[3], k * d[0]}, {s * d[4], 1 + s * d[5], k * d[1]}, {t * d[6], t * d[7], 1}};
+  const double e[3][3] = {
+      {1 + s * d[2], s * d[3], k * d[0]}, {s * d[4], 1 + s * d[5], k * d[1]}, {t * d[6], t * d[7], 1}};
   double inverse[3][3];
   for (int i = 0; i < 3; ++i) {
     const int i1 = (i + 1) % 3, i2 = (i + 2) % 3;
@@ -379,7 +395,8 @@ double Compose(const double d[kNumParams], double spacing, Warp* a, double* warp
   const double w[3][3] = {{a->a11, a->a12, 0}, {a->a21, a->a22, 0}, {a->h1, a->h2, 1}};  // about (x, y)
   double n[3][3];
   for (int i = 0; i < 3; ++i) {
-    for (int j = 0; j < 3; ++j) n[i][j] = w[i][0] * inverse[0][j] + w[i][1] * inverse[1][j] + w[i][2] * inverse[2][j];
+    for (int j = 0; j < 3; ++j)
+      n[i][j] = w[i][0] * inverse[0][j] + w[i][1] * inverse[1][j] + w[i][2] * inverse[2][j];
   }
   const double scale = 1 / n[2][2];
   for (auto& row : n) {
@@ -410,17 +427,18 @@ void PositionCovariance(const double l[kNumParams][kNumParams], double variance,
 }
 
 // Samples the patch at a warp and compares it with the template.
-Outcome Evaluate(const Samples& samples, const PatchView& patch, const SupportView& support, const Template& tmpl,
-                 const Warp& warp, Residual* residual) {
+Outcome Evaluate(const Samples& samples, const PatchView& patch, const SupportView& support,
+                 const Template& tmpl, const Warp& warp, Residual* residual) {
   const NodeMap map = MapOf(patch, warp, tmpl.spacing);
   if (!Inside(map, support.radius, samples)) return Outcome::kOutside;
   SampleValues(samples, map, support, residual->value);
   return CompareWith(tmpl, support, residual) < kFlat ? Outcome::kFlat : Outcome::kConverged;
 }
 
-// Newton's iterations from a->warp, whose residual is given. The correlation and covariance are those of the result.
-Outcome Iterate(const Samples& samples, const PatchView& patch, const SupportView& support, const Template& tmpl,
-                const AlignmentLimits& limits, Residual* residual, Alignment* a) {
+// Newton's iterations from a->warp, whose residual is given. The correlation and covariance are those of the
+// result.
+Outcome Iterate(const Samples& samples, const PatchView& patch, const SupportView& support,
+                const Template& tmpl, const AlignmentLimits& limits, Residual* residual, Alignment* a) {
   const double x0 = a->warp.x, y0 = a->warp.y, spacing = tmpl.spacing, unit = spacing * spacing;
   NormalEquations eq;
   double factor[kNumParams][kNumParams], shift = kMaxStep;
@@ -457,8 +475,8 @@ Outcome Iterate(const Samples& samples, const PatchView& patch, const SupportVie
   return Outcome::kConverged;
 }
 
-void Align(const PatchView& patch, const SupportView& support, const Template& tmpl, const AlignmentLimits& limits,
-           const Warp* starts, int num_starts, Alignment* a) {
+void Align(const PatchView& patch, const SupportView& support, const Template& tmpl,
+           const AlignmentLimits& limits, const Warp* starts, int num_starts, Alignment* a) {
   Samples samples;
   Residual residuals[2];
   int best = 0;  // which of the two belongs to the best start so far

@@ -27,7 +27,7 @@ void Resample(const float* image, int32_t width, const AxisFilter& rows, const A
 }
 
 void CutPatches(const float* map, int32_t map_width, const int32_t* boxes, const int64_t* offset, int64_t n,
-                uint8_t* buffer, float* gain) {
+                uint8_t* buffer) {
   for (int64_t i = 0; i < n; ++i) {
     const int32_t width = boxes[4 * i + 2], height = boxes[4 * i + 3];
     const float* corner = map + static_cast<int64_t>(boxes[4 * i + 1]) * map_width + boxes[4 * i];
@@ -40,7 +40,6 @@ void CutPatches(const float* map, int32_t map_width, const int32_t* boxes, const
       }
     }
     const float scale = high > low ? 255 / (high - low) : 0;
-    gain[i] = (high - low) / 255;
     uint8_t* target = buffer + offset[i];
     for (int32_t r = 0; r < height; ++r) {
       const float* source = corner + static_cast<int64_t>(r) * map_width;

@@ -16,9 +16,9 @@ struct AxisFilter {
 // out (rows.length, cols.length) from image (height, width), row-major.
 void Resample(const float* image, int32_t width, const AxisFilter& rows, const AxisFilter& cols, float* out);
 
-// Cuts n boxes (n, 4: column, row, width, height; inside the map) to 8 bits, each stretched to the whole range by its
-// own gain and bias; gain[i] grey levels are one unit of patch i (0 where the patch is flat).
+// Cuts n boxes (n, 4: column, row, width, height; inside the map) to 8 bits, each stretched to the whole
+// range by its own gain and bias.
 void CutPatches(const float* map, int32_t map_width, const int32_t* boxes, const int64_t* offset, int64_t n,
-                uint8_t* buffer, float* gain);
+                uint8_t* buffer);
 
 }  // namespace pixcli

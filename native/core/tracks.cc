@@ -50,7 +50,8 @@ class ImageSlots {
   size_t Home(int32_t keypoint) const { return Hash(label_[keypoint], image_[keypoint]); }
 
   size_t Hash(int32_t component, int32_t image) const {
-    uint64_t h = (static_cast<uint64_t>(static_cast<uint32_t>(component)) << 32) | static_cast<uint32_t>(image);
+    uint64_t h =
+        (static_cast<uint64_t>(static_cast<uint32_t>(component)) << 32) | static_cast<uint32_t>(image);
     h *= 0x9E3779B97F4A7C15ull;
     return static_cast<size_t>(h ^ (h >> 32)) & mask_;
   }
@@ -72,8 +73,8 @@ std::vector<int32_t> StrongestFirst(const float* scores, int64_t num_edges) {
 
 Tracks BuildTracks(const int32_t* edges, int64_t num_edges, const float* scores, const int32_t* image,
                    int32_t num_keypoints) {
-  // Components are lists of keypoints; joining appends the smaller list to the larger and relabels it, so that a
-  // keypoint is relabelled at most log2(n) times.
+  // Components are lists of keypoints; joining appends the smaller list to the larger and relabels it, so
+  // that a keypoint is relabelled at most log2(n) times.
   const int32_t n = num_keypoints;
   std::vector<int32_t> label(n), next(n, -1), tail(n), size(n, 1);
   std::iota(label.begin(), label.end(), 0);
@@ -117,9 +118,8 @@ Tracks BuildTracks(const int32_t* edges, int64_t num_edges, const float* scores,
       tracks.members.push_back(i);
       tracks.label[i] = static_cast<int32_t>(tracks.ptr.size()) - 1;
     }
-    std::sort(tracks.members.begin() + begin, tracks.members.end(), [&](int32_t i, int32_t j) {
-      return degree[i] != degree[j] ? degree[i] > degree[j] : i < j;
-    });
+    std::sort(tracks.members.begin() + begin, tracks.members.end(),
+              [&](int32_t i, int32_t j) { return degree[i] != degree[j] ? degree[i] > degree[j] : i < j; });
     tracks.ptr.push_back(static_cast<int64_t>(tracks.members.size()));
   }
   return tracks;

@@ -32,6 +32,11 @@ class Status(IntEnum):
     INVALID = 10
     """Not finite, or outside the image."""
 
+    @property
+    def label(self) -> str:
+        """What a table calls it."""
+        return self.name.lower().replace("_", " ")
+
 
 @dataclass
 class AlignmentResult:

@@ -1,8 +1,8 @@
 """Scale space: which level of an image shows a support unaliased, and the 8-bit patches cut from it.
 
 Level k is made for nodes 2^(k/4) pixels apart. Sampling by the cubic B-spline blurs by 1/sqrt(3) of a sample, so a
-level whose samples are as far apart as the nodes needs no blur of its own. From a step of 2 on, the samples are half a
-step apart, which the level's blur makes safe; below, they are the image's own.
+level whose samples are as far apart as the nodes needs no blur of its own. From a step of 1.5 on, there are 1.5 samples
+a step, which the level's blur makes safe; below, the samples are the image's own pixels.
 """
 
 from dataclasses import dataclass
@@ -34,7 +34,7 @@ def level_of(step: npt.ArrayLike) -> Int32:
 
 def pitch_of(level: npt.ArrayLike) -> Float64:
     """The distance of a level's samples in pixels of the image."""
-    return np.maximum(step_of(level) / 2, 1)
+    return np.maximum(step_of(level) / 1.5, 1)
 
 
 def build_level(image: npt.NDArray[np.float32], level: int) -> npt.NDArray[np.float32]:
@@ -69,64 +69,46 @@ def _axis_filter(length: int, pitch: float, sigma: float) -> tuple[Int32, npt.ND
 
 
 @dataclass(frozen=True)
-class LevelPatches:
-    """8-bit patches of scale-space levels, of any sizes, flat in one buffer."""
-
-    buffer: npt.NDArray[np.uint8]
-    offset: npt.NDArray[np.int64]
-    """(n,) where each patch begins in the buffer."""
-    size: Int32
-    """(n, 2) width and height in samples."""
-    origin: Float64
-    """(n, 3) x and y of sample [0, 0] in COLMAP pixels, and the pitch in pixels."""
-    gain: npt.NDArray[np.float32]
-    """(n,) grey levels that one unit of the patch stands for; 0 where the patch is flat."""
-
-
-@dataclass(frozen=True)
-class PatchBoxes:
-    """Where patches are to be cut: whole boxes of samples, clipped to their level."""
+class Boxes:
+    """Where patches are cut: boxes of whole samples of a level, inside the image."""
 
     level: Int32
-    box: Int32
-    """(n, 4) column, row, width and height; empty boxes have width 0."""
+    """(n,)"""
+    corner: Int32
+    """(n, 2) column and row of the first sample."""
+    shape: Int32
+    """(n, 2) rows and columns; 0 where the box is too small to sample from."""
 
     @property
-    def offset(self) -> npt.NDArray[np.int64]:
-        area = self.box[:, 2].astype(np.int64) * self.box[:, 3]
-        return np.concatenate([[0], np.cumsum(area)])
+    def geometry(self) -> Float64:
+        """(n, 3) x and y of the first sample in COLMAP pixels, and the pitch in pixels."""
+        pitch = pitch_of(self.level)[:, None]
+        return np.concatenate([(self.corner + 0.5) * pitch, pitch], 1)
 
 
-def boxes_around(xy: Float64, level: Int32, half: Float64, image_size: Float64) -> PatchBoxes:
-    """Boxes of half-widths `half` (n, 2) pixels around `xy` (n, 2), inside images of `image_size` (n, 2)."""
+def boxes_between(low: Float64, high: Float64, level: Int32, image_size: Float64) -> Boxes:
+    """Boxes with all samples that the spline needs from `low` to `high` (n, 2) in images of `image_size` (n, 2)."""
     pitch = pitch_of(level)[:, None]
     limit = np.maximum(np.floor(image_size / pitch), 1)
-    limit = np.where(pitch == 1, image_size, limit)
-    # The four samples of the spline around the outermost nodes belong to the patch.
-    low = np.clip(np.floor((xy - half) / pitch - 0.5) - 1, 0, limit)
-    high = np.clip(np.floor((xy + half) / pitch - 0.5) + 3, 0, limit)
-    size = np.maximum(high - low, 0)
-    size[(size < 4).any(1) | ~np.isfinite(size).all(1)] = 0
-    return PatchBoxes(level, np.nan_to_num(np.concatenate([low, size], 1)).astype(np.int32))
+    with np.errstate(invalid="ignore"):
+        first = np.clip(np.floor(low / pitch - 0.5) - 1, 0, limit)
+        size = np.clip(np.floor(high / pitch - 0.5) + 3, 0, limit) - first
+        size[~(size >= 4).all(1)] = 0
+    shape = np.ascontiguousarray(size[:, ::-1]).astype(np.int32)
+    return Boxes(level, np.nan_to_num(first).astype(np.int32), shape)
 
 
-def cut_patches(
-    image: npt.NDArray[np.float32], boxes: PatchBoxes, rows: npt.NDArray[np.int64], buffer: npt.NDArray[np.uint8]
-) -> npt.NDArray[np.float32]:
-    """Cut the boxes `rows`, all of one image, into their places in the buffer; returns their gains."""
-    gain = np.zeros(len(rows), np.float32)
-    offset, levels = boxes.offset[rows], boxes.level[rows]
-    filled = boxes.box[rows, 2] > 0
-    for level in np.unique(levels[filled]):
-        of_level = np.flatnonzero(filled & (levels == level))
-        gain[of_level] = _core.cut_patches(
-            build_level(image, int(level)), boxes.box[rows[of_level]], offset[of_level], buffer
-        )
-    return gain
+def cut_boxes(image: npt.NDArray[np.float32], boxes: Boxes, rows: slice) -> npt.NDArray[np.uint8]:
+    """The 8-bit samples of the boxes `rows`, all of one image, one behind the other.
 
-
-def patches_of(boxes: PatchBoxes, buffer: npt.NDArray[np.uint8], gain: npt.NDArray[np.float32]) -> LevelPatches:
-    """The patches of filled boxes with their geometry in image pixels."""
-    pitch = pitch_of(boxes.level)[:, None]
-    origin = np.concatenate([(boxes.box[:, :2] + 0.5) * pitch, pitch], 1)
-    return LevelPatches(buffer, boxes.offset[:-1], np.ascontiguousarray(boxes.box[:, 2:]), origin, gain)
+    Each patch is stretched to the whole range by its own gain and bias, which alignment is invariant to.
+    """
+    level, shape = boxes.level[rows], boxes.shape[rows]
+    offset = np.concatenate([[0], np.cumsum(shape.prod(1, dtype=np.int64))])
+    box = np.concatenate([boxes.corner[rows], shape[:, ::-1]], 1)
+    samples = np.empty(offset[-1], np.uint8)
+    for k in np.unique(level):
+        of_level = np.flatnonzero((level == k) & (shape[:, 0] > 0))
+        if len(of_level):
+            _core.cut_patches(build_level(image, int(k)), box[of_level], offset[of_level], samples)
+    return samples

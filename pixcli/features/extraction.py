@@ -1,25 +1,21 @@
-"""Patches of all images: decoded ahead, computed one after the other, kept in memory or in a cache file."""
+"""Patches of feature maps around the keypoints of all images."""
 
 import hashlib
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import asdict
 from functools import cached_property
-from os import cpu_count
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pixcli.errors import UserError
 from pixcli.features.model import model_identity
 from pixcli.features.patches import Extractor
+from pixcli.features.streaming import Estimate, ImageFile, ImageItems
 from pixcli.features.tiling import halo
 from pixcli.io.database import MatchGraph
-from pixcli.io.images import image_hash, read_image
-from pixcli.io.patch_store import Contents, Items, LevelLayout, Patches, PatchStore, check_disk, open_store
+from pixcli.io.patch_store import Contents, Items, LevelLayout, Patches, PatchStore
 from pixcli.options import DenseFeaturesOptions
 from pixcli.progress import Progress
 
@@ -27,25 +23,6 @@ from pixcli.progress import Progress
 _NEUTRAL = {"num_threads", "device", "gpu_index", "tile_size", "use_cache", "cache_path", "overwrite_cache"}
 # Options of the built-in models: they count where the model in use knows them.
 _OF_MODELS = {"color", "spatial_bin_size", "rootsift"}
-_UNUSED = "no keypoints"  # In place of the hash of an image that nothing is made of.
-_MAX_DECODERS = 4  # Enough to keep a model busy; each holds an image in full size.
-
-
-class ImageFile(NamedTuple):
-    """An image and the (width, height) that its camera claims."""
-
-    name: str
-    path: Path
-    size: tuple[int, int]
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """What an extraction takes, in bytes."""
-
-    memory: int
-    """Beyond what the libraries take."""
-    disk: int
 
 
 class Extraction:
@@ -63,13 +40,10 @@ class Extraction:
         options: DenseFeaturesOptions,
         needed: NDArray[np.bool_] | None = None,
     ) -> None:
-        if options.use_cache and not options.cache_path:
-            raise UserError("DenseFeatures.use_cache is set: name the file by DenseFeatures.cache_path")
         self._images = images
         self._options = options
-        self._cache = Path(options.cache_path) if options.use_cache else None
         # Whole maps are of use in a file only.
-        self._cuts = options.sparse or self._cache is None
+        self._cuts = options.sparse or not options.use_cache
         self._extractor = Extractor(options)
         ends = np.cumsum([len(rows) for rows in keypoints], dtype=np.int64)
         mask = np.ones(int(ends[-1]) if len(ends) else 0, bool) if needed is None else needed
@@ -89,18 +63,13 @@ class Extraction:
 
     def estimate(self) -> Estimate:
         """What patches() will take. Raises UserError if a new cache does not fit on its disk."""
-        patches = self._patch_contents
-        if self._cache is None:
-            return Estimate(patches.num_bytes + self._working_bytes(), 0)
-        cached = self._cached_contents()
-        if not self._cache.exists():
-            check_disk(self._cache, cached)
-        kept = 0 if self._options.sparse else patches.num_bytes
-        return Estimate(kept + self._working_bytes(), cached.num_bytes)
+        estimate = self._stored.estimate()
+        kept = 0 if self._cuts else self._patch_contents.num_bytes
+        return Estimate(estimate.memory + kept + self._working_bytes(), estimate.disk)
 
     def fill_cache(self, progress: Progress | None = None) -> None:
         """Makes the cache, or what an interrupted run left out of it."""
-        self._open_cache(progress or Progress()).close()
+        self._stored.fill(progress or Progress()).close()
 
     def patches(self, progress: Progress | None = None) -> list[tuple[Patches, NDArray[np.int64]]]:
         """The patches of each level, the widest basin first, and (n,) the patch of each keypoint, -1 without.
@@ -111,10 +80,10 @@ class Extraction:
         """
         progress = progress or Progress()
         if self._cuts:
-            store = self._open_cache(progress)
+            store = self._stored.fill(progress)
         else:
-            store = open_store(None, self._patch_contents, self._hash_of)
-            with self._open_cache(progress) as maps:
+            store = PatchStore(self._patch_contents, None, [""] * len(self._images))
+            with self._stored.fill(progress) as maps:
                 for index, (file, xy) in enumerate(zip(self._images, self._xy, strict=True)):
                     whole = [maps.item(level, index) for level in range(len(self._extractor.outputs))]
                     patches = self._extractor.patches_of_maps(whole, file.size, xy)
@@ -122,57 +91,18 @@ class Extraction:
         store.close()
         return [(store.patches(level), self._rows) for level in range(len(self._extractor.outputs))]
 
-    def _open_cache(self, progress: Progress) -> PatchStore:
-        """The complete store: of the cache, or in memory."""
-        store = open_store(
-            self._cache, self._cached_contents(), self._hash_of, overwrite=self._options.overwrite_cache
-        )
-        try:
-            missing = store.missing
-            with progress.phase("features", len(missing)) as update:
-                decoded = _ahead(self._decode, missing, self._num_decoders())
-                for done, (index, (image, digest)) in enumerate(zip(missing, decoded, strict=True)):
-                    store.write(index, digest, self._make(index, image))
-                    update(done + 1)
-        except BaseException:
-            store.close()
-            raise
-        return store
+    @cached_property
+    def _stored(self) -> ImageItems:
+        """What is made of the images: patches, or whole maps to cut them from."""
+        contents = self._patch_contents if self._cuts else self._map_contents
+        color, max_edge = self._extractor.model.color, self._options.max_edge
+        return ImageItems(self._images, contents, self._make, self._options, color, max_edge)
 
     def _make(self, index: int, image: NDArray[np.float32]) -> list[Items]:
         size = self._images[index].size
         if self._cuts:
             return self._extractor.patches(image, size, self._xy[index])
         return self._extractor.maps(image, size)
-
-    def _decode(self, index: int) -> tuple[NDArray[np.float32], str]:
-        options, file = self._options, self._images[index]
-        if not self._is_used(index):
-            return np.empty((0, 0), np.float32), _UNUSED
-        image = read_image(
-            file.path,
-            color=self._extractor.model.color,
-            expected_size=file.size,
-            max_edge=options.max_edge,
-            resize=options.resize,
-            fast=options.fast_image_load,
-        )
-        return image, image_hash(file.path)
-
-    def _hash_of(self, index: int) -> str:
-        return image_hash(self._images[index].path) if self._is_used(index) else _UNUSED
-
-    def _is_used(self, index: int) -> bool:
-        """Whether anything is made of an image: its file may be missing otherwise."""
-        return not self._cuts or len(self._xy[index]) > 0
-
-    def _num_decoders(self) -> int:
-        threads = self._options.num_threads
-        return min(threads if threads > 0 else cpu_count() or 1, _MAX_DECODERS)
-
-    def _cached_contents(self) -> Contents:
-        """What the store holds that is filled from images."""
-        return self._patch_contents if self._cuts else self._map_contents
 
     @cached_property
     def _patch_contents(self) -> Contents:
@@ -206,49 +136,32 @@ class Extraction:
         return Contents(values, [file.name for file in self._images], ptr, items, levels)
 
     def _working_bytes(self) -> int:
-        """What is at work at a time: images decoded and waiting, a tile, the patches or maps of one image."""
+        """What is at work at a time beside the images: a tile, and the patches or maps of one image."""
         if not self._images:
             return 0
         options, model = self._options, self._extractor.model
         width, height = max((file.size for file in self._images), key=lambda size: size[0] * size[1])
         reduced = self._extractor.scaled_size((width, height), 1.0)
-        decoders, bytes_per_pixel = self._num_decoders(), 12 if model.color else 4
-        images = decoders * width * height * (3 + bytes_per_pixel)
-        images += (decoders + 2) * reduced[0] * reduced[1] * bytes_per_pixel
         margin = 2 * halo(model) + options.patch_size * max(level.stride for level in model.levels)
         columns, rows = (min(options.tile_size + margin, edge) for edge in reduced)
         tile = sum(4 * level.channels * columns * rows // level.stride**2 for level in model.levels)
-        stored = self._cached_contents()
+        stored = self._stored.contents
         items = sum(
             int(np.diff(level.starts[stored.ptr]).max()) * level.channels * level.dtype.itemsize
             for level in stored.levels
         )
-        return images + tile + items
+        return tile + items
+
+
+def image_files(graph: MatchGraph, image_path: Path) -> list[ImageFile]:
+    """The images of a graph in their folder."""
+    return [
+        ImageFile(image.name, image_path / image.name, (image.width, image.height)) for image in graph.images
+    ]
 
 
 def extraction_for(graph: MatchGraph, image_path: Path, options: DenseFeaturesOptions) -> Extraction:
     """Patches of all keypoints that have a match: made alike by all commands, so that they share a cache."""
-    images = [
-        ImageFile(image.name, image_path / image.name, (image.width, image.height)) for image in graph.images
-    ]
     needed = np.zeros(int(graph.offsets[-1]), bool)
     needed[graph.edges] = True
-    return Extraction(images, graph.keypoints, options, needed)
-
-
-def _ahead(
-    decode: Callable[[int], tuple[NDArray[np.float32], str]], indices: Iterable[int], threads: int
-) -> Iterator[tuple[NDArray[np.float32], str]]:
-    """decode(index) for each index in turn, computed on threads while earlier ones are used."""
-    waiting: deque[Future[tuple[NDArray[np.float32], str]]] = deque()
-    with ThreadPoolExecutor(threads) as pool:
-        try:
-            for index in indices:
-                waiting.append(pool.submit(decode, index))
-                if len(waiting) > threads:
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
-        finally:
-            for future in waiting:
-                future.cancel()
+    return Extraction(image_files(graph, image_path), graph.keypoints, options, needed)

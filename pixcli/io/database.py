@@ -11,7 +11,7 @@ import sqlite3
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Literal
@@ -77,6 +77,19 @@ class MatchGraph:
     def image_index(self) -> npt.NDArray[np.int32]:
         """(n,) index into images of each keypoint."""
         return np.repeat(np.arange(len(self.images), dtype=np.int32), np.diff(self.offsets))
+
+    def restricted_to(self, images: npt.NDArray[np.int64]) -> "MatchGraph":
+        """The same keypoints with the matches between these images (indices) only."""
+        kept = np.isin(self.pairs, images).all(1)
+        count = np.diff(self.pair_ptr)
+        edges = np.repeat(kept, count)
+        return replace(
+            self,
+            edges=self.edges[edges],
+            pairs=self.pairs[kept],
+            pair_ptr=np.concatenate([[0], np.cumsum(count[kept], dtype=np.int64)]),
+            scores=None if self.scores is None else self.scores[edges],
+        )
 
 
 @dataclass(frozen=True)

@@ -34,3 +34,14 @@ def sync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def check_writable(path: Path) -> None:
+    """Raises UserError if a file cannot be made here: better before hours of work than after."""
+    folder = path.parent
+    if path.is_dir():
+        raise UserError(f"{path} is a folder: name a file to write")
+    if not folder.is_dir():
+        raise UserError(f"{path} cannot be written: there is no folder {folder}; make it first")
+    if not os.access(folder, os.W_OK):
+        raise UserError(f"{path} cannot be written: the folder {folder} is read-only")

@@ -152,6 +152,10 @@ class PatchStore:
         data = arrays["data"].reshape(len(layout.shapes), rows, columns, layout.channels)
         return Patches(data, arrays["corners"], arrays["scales"])
 
+    def flat(self, level: int) -> tuple[NDArray[Any], NDArray[np.int64]]:
+        """All samples of a level of one channel, and (items + 1,) where each item starts in them."""
+        return self._levels[level]["data"].reshape(-1), self.contents.levels[level].starts
+
     def item(self, level: int, index: int) -> NDArray[Any]:
         """One item, (rows, columns, C), without a copy."""
         layout = self.contents.levels[level]

@@ -13,9 +13,9 @@ def _parse_supports(text: str) -> tuple[tuple[int, float], ...]:
         try:
             supports.append((int(radius), float(step)))
         except ValueError:
-            raise ValueError("expected radius:step separated by commas, such as 11:2,7:2,7:1") from None
-    if not all(1 <= radius <= 32 and 0 < step <= 16 for radius, step in supports):
-        raise ValueError("a radius must be from 1 to 32 nodes and a step over 0 and at most 16 pixels")
+            raise ValueError("expected radius:step separated by commas, such as 8:1,14:1,11:2") from None
+    if not all(1 <= radius <= 15 and 0 < step <= 16 for radius, step in supports):
+        raise ValueError("a radius must be from 1 to 15 nodes and a step over 0 and at most 16 pixels")
     return tuple(supports)
 
 
@@ -40,20 +40,21 @@ class KeypointAdjustmentOptions(OptionGroup):
     max_iterations: int = option(20, "Iterations of the solver.", minimum=1)
 
     supports: str = option(
-        "11:2,7:2,7:1",
-        "affine: grids of nodes to choose from for each keypoint, as radius in nodes:step in pixels.",
+        "5:1,8:1,14:1,11:2",
+        "affine: grids of nodes to choose from for each keypoint, as radius in nodes:step in pixels. Each "
+        "starts where the one before ended.",
         parse=_parse_supports,
     )
     window: float = option(
-        0.6, "affine: sigma of the Gaussian window over the support, in radii.", minimum=0.1
+        0.5, "affine: sigma of the Gaussian window over the support, in radii.", minimum=0.1
+    )
+    extent_deviation: float = option(
+        0.3,
+        "affine: what the extent of a support adds to its predicted deviation, in units of its extent squared "
+        "over the image's longer side. Larger values prefer smaller supports.",
+        minimum=0,
     )
     min_correlation: float = option(0.8, "affine: a lower correlation rejects.", minimum=-1, maximum=1)
-    large_support_correlation: float = option(
-        0.9,
-        "affine: a support is preferred to smaller ones while its correlation is over this.",
-        minimum=-1,
-        maximum=1,
-    )
     max_shift: float = option(3.0, "affine: a larger shift rejects, in pixels.", minimum=0)
     max_deviation: float = option(
         0.5, "A larger predicted standard deviation of the position rejects, in pixels.", minimum=0

@@ -1,0 +1,236 @@
+"""Refinement of the keypoints of a COLMAP database, from reading it to writing it."""
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from pixcli.alignment.affine import AffineAlignment
+from pixcli.alignment.featuremetric import FeaturemetricAlignment
+from pixcli.alignment.result import AlignmentResult, Status
+from pixcli.alignment.tracks import Tracks, build_tracks
+from pixcli.alignment.verification import VerificationCounts, verify_pairs
+from pixcli.features.extraction import image_files
+from pixcli.features.streaming import Estimate
+from pixcli.errors import UserError
+from pixcli.io.covariance import write_covariances
+from pixcli.io.database import MatchGraph, check_output_path, read_match_graph, write_refined_database
+from pixcli.io.files import check_writable
+from pixcli.io.image_list import read_image_list
+from pixcli.options import DenseFeaturesOptions, InterpolationOptions, KeypointAdjustmentOptions
+from pixcli.progress import PhaseStats, Progress, available_memory
+
+log = logging.getLogger(__name__)
+
+
+class Alignment(Protocol):
+    """One strategy, ready to run on one graph."""
+
+    def estimate(self) -> Estimate: ...
+
+    def fill_cache(self, progress: Progress) -> None: ...
+
+    def run(self, progress: Progress) -> AlignmentResult: ...
+
+
+@dataclass(frozen=True)
+class Refinement:
+    """What a refinement did; shifts are of the moved keypoints, in pixels."""
+
+    num_images: int
+    num_keypoints: int
+    num_pairs: int
+    num_edges: int
+    num_tracks: int
+    statuses: Mapping[Status, int]
+    """How many keypoints ended how."""
+    shift_median: float
+    shift_p90: float
+    shift_max: float
+    cost_before: float
+    cost_after: float
+    verification: VerificationCounts | None
+    phases: list[PhaseStats]
+
+    @property
+    def num_moved(self) -> int:
+        return self.statuses[Status.MOVED]
+
+    def contents(self) -> dict[str, Any]:
+        """The figures as a report holds them."""
+        return {
+            "input": {
+                "images": self.num_images,
+                "keypoints": self.num_keypoints,
+                "pairs": self.num_pairs,
+                "edges": self.num_edges,
+                "tracks": self.num_tracks,
+            },
+            "keypoints": {status.name.lower(): count for status, count in self.statuses.items()},
+            "shift": {"median": self.shift_median, "p90": self.shift_p90, "max": self.shift_max},
+            "cost": {"before": self.cost_before, "after": self.cost_after},
+            "verification": self.verification,
+            "phases": self.phases,
+        }
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A refinement before its work starts: the graph, its tracks and the strategy that will move keypoints."""
+
+    graph: MatchGraph
+    tracks: Tracks
+    alignment: Alignment
+
+
+def plan_refinement(
+    database_path: Path,
+    image_path: Path,
+    features: DenseFeaturesOptions,
+    interpolation: InterpolationOptions,
+    adjustment: KeypointAdjustmentOptions,
+    *,
+    image_list_path: Path | None = None,
+    constant_image_list_path: Path | None = None,
+    progress: Progress,
+) -> Plan:
+    """Read a database and decide what is aligned to what; says what the work will take.
+
+    Raises:
+        UserError: the database or a list cannot be used, or there is too little memory or disk space.
+    """
+    if not image_path.is_dir():
+        raise UserError(f"there is no folder {image_path}: check --image_path")
+    with progress.phase("read"):
+        graph = read_match_graph(database_path, adjustment.match_source)
+        names = [image.name for image in graph.images]
+        if image_list_path is not None:
+            graph = graph.restricted_to(_indices(read_image_list(image_list_path, names), names))
+        constant = np.zeros(len(graph.xy), bool)
+        if constant_image_list_path is not None:
+            constant = np.isin(
+                graph.image_index, _indices(read_image_list(constant_image_list_path, names), names)
+            )
+        tracks = build_tracks(graph)
+    images = image_files(graph, image_path)
+    alignment: Alignment
+    if adjustment.strategy == "affine":
+        alignment = AffineAlignment(graph, tracks, images, features, adjustment, constant)
+    else:
+        alignment = FeaturemetricAlignment(
+            graph, tracks, image_path, features, interpolation, adjustment, constant
+        )
+    log.info(
+        "%d images, %d keypoints, %d matches in %d pairs, %d tracks",
+        len(graph.images),
+        len(graph.xy),
+        len(graph.edges),
+        len(graph.pairs),
+        tracks.num_tracks,
+    )
+    _announce(alignment.estimate())
+    return Plan(graph, tracks, alignment)
+
+
+def refine_keypoints(
+    database_path: Path,
+    image_path: Path,
+    output_path: Path | None,
+    features: DenseFeaturesOptions,
+    interpolation: InterpolationOptions,
+    adjustment: KeypointAdjustmentOptions,
+    *,
+    image_list_path: Path | None = None,
+    constant_image_list_path: Path | None = None,
+    covariance_path: Path | None = None,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> Refinement:
+    """Move the matched keypoints of a COLMAP database until what surrounds them agrees between images.
+
+    Args:
+        output_path: the refined database; None refines the input in place.
+        image_list_path: only matches between these images count.
+        constant_image_list_path: keypoints of these images stay where they are; others are aligned to them.
+        covariance_path: gets the 2x2 covariance of every moved keypoint (see pixcli.io.covariance).
+        seed: of the random samples of re-verification.
+
+    Raises:
+        UserError: something about the input cannot be used; nothing has been written.
+    """
+    progress = progress or Progress()
+    check_output_path(database_path, output_path)
+    if covariance_path is not None:
+        check_writable(covariance_path)
+    plan = plan_refinement(
+        database_path,
+        image_path,
+        features,
+        interpolation,
+        adjustment,
+        image_list_path=image_list_path,
+        constant_image_list_path=constant_image_list_path,
+        progress=progress,
+    )
+    graph = plan.graph
+    result = plan.alignment.run(progress)
+    verification = None
+    with write_refined_database(database_path, output_path, graph, result.xy) as refined:
+        if adjustment.reverify:
+            with progress.phase("verify", len(refined.touched_pairs)) as update:
+                verification = verify_pairs(
+                    refined.database,
+                    refined.touched_pairs,
+                    seed=seed,
+                    num_threads=adjustment.num_threads,
+                    update=update,
+                )
+        if covariance_path is not None:
+            names = [image.name for image in graph.images]
+            write_covariances(covariance_path, names, graph.offsets, result.covariance)
+    return _summary(plan, result, verification, progress)
+
+
+def _indices(chosen: list[str], names: list[str]) -> npt.NDArray[np.int64]:
+    index = {name: i for i, name in enumerate(names)}
+    return np.array([index[name] for name in chosen], np.int64)
+
+
+def _announce(estimate: Estimate) -> None:
+    disk = f" and {estimate.disk / 1e6:.0f} MB of disk" if estimate.disk else ""
+    log.info("expecting to use %.0f MB of memory%s", estimate.memory / 1e6, disk)
+    available = available_memory()
+    if available is not None and estimate.memory > available:
+        raise UserError(
+            f"this needs {estimate.memory / 1e9:.1f} GB of memory, but {available / 1e9:.1f} GB are free: set "
+            "--DenseFeatures.use_cache 1 and --DenseFeatures.cache_path to keep patches in a file, or refine "
+            "parts with --image_list_path"
+        )
+
+
+def _summary(
+    plan: Plan, result: AlignmentResult, verification: VerificationCounts | None, progress: Progress
+) -> Refinement:
+    graph = plan.graph
+    counts = np.bincount(result.status, minlength=len(Status))
+    moved = result.status == Status.MOVED
+    shift = np.linalg.norm(result.xy[moved] - graph.xy[moved], axis=1) if moved.any() else np.zeros(1)
+    return Refinement(
+        num_images=len(graph.images),
+        num_keypoints=len(graph.xy),
+        num_pairs=len(graph.pairs),
+        num_edges=len(graph.edges),
+        num_tracks=plan.tracks.num_tracks,
+        statuses={status: int(counts[status]) for status in Status},
+        shift_median=float(np.median(shift)),
+        shift_p90=float(np.percentile(shift, 90)),
+        shift_max=float(shift.max()),
+        cost_before=result.cost_before,
+        cost_after=result.cost_after,
+        verification=verification,
+        phases=progress.phases,
+    )

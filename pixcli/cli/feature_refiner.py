@@ -1,0 +1,97 @@
+"""pixcli feature_refiner"""
+
+import logging
+from dataclasses import asdict
+from pathlib import Path
+
+from pixcli.alignment.refine import Refinement, refine_keypoints
+from pixcli.alignment.result import Status
+from pixcli.cli.params import command
+from pixcli.cli.progress import print_table
+from pixcli.io.files import check_writable
+from pixcli.io.report import write_report
+from pixcli.options import CommonOptions, DenseFeaturesOptions, InterpolationOptions, KeypointAdjustmentOptions
+from pixcli.progress import Progress
+
+log = logging.getLogger(__name__)
+
+
+@command
+def feature_refiner(
+    database_path: Path,
+    image_path: Path,
+    output_path: Path | None,
+    image_list_path: Path | None,
+    constant_image_list_path: Path | None,
+    covariance_path: Path | None,
+    report_path: Path | None,
+    adjustment: KeypointAdjustmentOptions,
+    features: DenseFeaturesOptions,
+    interpolation: InterpolationOptions,
+    common: CommonOptions,
+    progress: Progress,
+) -> None:
+    """Refine the keypoints of a COLMAP database.
+
+    Moves matched keypoints until what surrounds them agrees between images, and verifies the matches again. Run
+    it between COLMAP's matcher and mapper. Without --output_path the database is refined in place.
+    """
+    if report_path is not None:
+        check_writable(report_path)
+    refinement = refine_keypoints(
+        database_path,
+        image_path,
+        output_path,
+        features,
+        interpolation,
+        adjustment,
+        image_list_path=image_list_path,
+        constant_image_list_path=constant_image_list_path,
+        covariance_path=covariance_path,
+        seed=common.default_random_seed,
+        progress=progress,
+    )
+    if report_path is not None:
+        groups = {group.group: asdict(group) for group in (adjustment, features, interpolation)}
+        options = {**groups, "default_random_seed": common.default_random_seed}
+        write_report(report_path, "feature_refiner", {"options": options, **refinement.contents()})
+    _print_summary(refinement)
+
+
+def _print_summary(refinement: Refinement) -> None:
+    statuses = [(f"  {s.label}", refinement.statuses[s]) for s in Status if refinement.statuses[s]]
+    verification = refinement.verification
+    verified = [] if verification is None else [
+        ("pairs verified again", verification.updated),
+        ("  inlier matches before", verification.inliers_before),
+        ("  inlier matches after", verification.inliers_after),
+        ("  pairs kept that would have lost all inliers", verification.lost),
+    ]
+    print_table(
+        "Keypoints",
+        ["", "count"],
+        [
+            ("images", refinement.num_images),
+            ("matches", refinement.num_edges),
+            ("tracks", refinement.num_tracks),
+            ("keypoints", refinement.num_keypoints),
+            *statuses,
+            *verified,
+        ],
+    )
+    print_table(
+        "Alignment",
+        ["", "value"],
+        [
+            ("shift, median (pixels)", f"{refinement.shift_median:.3f}"),
+            ("shift, 90th percentile (pixels)", f"{refinement.shift_p90:.3f}"),
+            ("shift, largest (pixels)", f"{refinement.shift_max:.3f}"),
+            ("cost before", f"{refinement.cost_before:.6g}"),
+            ("cost after", f"{refinement.cost_after:.6g}"),
+        ],
+    )
+    print_table(
+        "Phases",
+        ["", "seconds", "peak memory (MB)"],
+        [(phase.name, f"{phase.seconds:.2f}", f"{phase.peak_memory_mb:.0f}") for phase in refinement.phases],
+    )

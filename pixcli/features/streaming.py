@@ -1,0 +1,138 @@
+"""Items of all images: decoded ahead, made one image after the other, kept in memory or in a cache file."""
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from os import cpu_count
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pixcli.errors import UserError
+from pixcli.io.images import image_hash, read_image
+from pixcli.io.patch_store import Contents, Items, PatchStore, check_disk, open_store
+from pixcli.options import DenseFeaturesOptions
+from pixcli.progress import Progress
+
+_UNUSED = "no keypoints"  # In place of the hash of an image that nothing is made of.
+_MAX_DECODERS = 4  # Enough to keep a model busy; each holds an image in full size.
+
+
+class ImageFile(NamedTuple):
+    """An image and the (width, height) that its camera claims."""
+
+    name: str
+    path: Path
+    size: tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What a computation takes, in bytes."""
+
+    memory: int
+    """Beyond what the libraries take."""
+    disk: int
+
+
+@dataclass(frozen=True)
+class ImageItems:
+    """What is made of images and where it is kept; nothing is computed or written before fill()."""
+
+    images: Sequence[ImageFile]
+    contents: Contents
+    make: Callable[[int, NDArray[np.float32]], list[Items]]
+    """The items of an image, all levels, from its index and its pixels."""
+    options: DenseFeaturesOptions
+    """Where they are kept, and how many threads decode."""
+    color: bool = False
+    max_edge: int = 0
+    """Longer images are reduced to it; 0: none."""
+
+    def __post_init__(self) -> None:
+        if self.options.use_cache and not self.options.cache_path:
+            raise UserError("DenseFeatures.use_cache is set: name the file by DenseFeatures.cache_path")
+
+    @property
+    def cache(self) -> Path | None:
+        """The file that keeps the items; None: they stay in memory."""
+        return Path(self.options.cache_path) if self.options.use_cache else None
+
+    def estimate(self) -> Estimate:
+        """What fill() takes beside what make() takes. Raises UserError if a new cache does not fit on its disk."""
+        pixels = max((image.size[0] * image.size[1] for image in self.images), default=0)
+        decoders, bytes_per_pixel = self._num_decoders, 12 if self.color else 4
+        images = pixels * (decoders * 3 + (decoders + 2) * bytes_per_pixel)
+        if self.cache is None:
+            return Estimate(images + self.contents.num_bytes, 0)
+        if not self.cache.exists():
+            check_disk(self.cache, self.contents)
+        return Estimate(images, self.contents.num_bytes)
+
+    def fill(self, progress: Progress) -> PatchStore:
+        """The complete store: what a cache has of it, and the rest made now."""
+        store = open_store(
+            self.cache, self.contents, self._hash_of, overwrite=self.options.overwrite_cache
+        )
+        try:
+            missing = store.missing
+            with progress.phase("features", len(missing)) as update:
+                decoded = _ahead(self._decode, missing, self._num_decoders)
+                for done, (index, (image, digest)) in enumerate(zip(missing, decoded, strict=True)):
+                    if self._is_used(index):
+                        store.write(index, digest, self.make(index, image))
+                    else:
+                        store.write(index, digest, [])
+                    update(done + 1)
+        except BaseException:
+            store.close()
+            raise
+        return store
+
+    def _decode(self, index: int) -> tuple[NDArray[np.float32], str]:
+        if not self._is_used(index):
+            return np.empty((0, 0), np.float32), _UNUSED
+        file = self.images[index]
+        image = read_image(
+            file.path,
+            color=self.color,
+            expected_size=file.size,
+            max_edge=self.max_edge,
+            resize=self.options.resize,
+            fast=self.options.fast_image_load,
+        )
+        # The hash is of use in a file only.
+        return image, image_hash(file.path) if self.cache else "in memory"
+
+    def _hash_of(self, index: int) -> str:
+        return image_hash(self.images[index].path) if self._is_used(index) else _UNUSED
+
+    def _is_used(self, index: int) -> bool:
+        """Whether anything is made of an image: its file may be missing otherwise."""
+        return bool(self.contents.ptr[index + 1] > self.contents.ptr[index])
+
+    @property
+    def _num_decoders(self) -> int:
+        threads = self.options.num_threads
+        return min(threads if threads > 0 else cpu_count() or 1, _MAX_DECODERS)
+
+
+def _ahead(
+    decode: Callable[[int], tuple[NDArray[np.float32], str]], indices: Iterable[int], threads: int
+) -> Iterator[tuple[NDArray[np.float32], str]]:
+    """decode(index) for each index in turn, computed on threads while earlier ones are used."""
+    waiting: deque[Future[tuple[NDArray[np.float32], str]]] = deque()
+    with ThreadPoolExecutor(threads) as pool:
+        try:
+            for index in indices:
+                waiting.append(pool.submit(decode, index))
+                if len(waiting) > threads:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            for future in waiting:
+                future.cancel()
