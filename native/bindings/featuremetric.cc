@@ -115,17 +115,17 @@ py::dict AdjustFeaturemetricArrays(
   }
   FeaturemetricOptions options;
   options.interpolation = MakeInterpolation(nodes, mode, l2_normalize, ncc_normalize);
-  options.solver = {{LossNamed(loss), loss_scale},
-                    bound,
-                    max_iterations,
-                    function_tolerance,
-                    gradient_tolerance,
-                    parameter_tolerance};
+  options.solver.loss = {LossNamed(loss), loss_scale};
+  options.solver.bound = bound;
+  options.solver.max_iterations = max_iterations;
+  options.solver.function_tolerance = function_tolerance;
+  options.solver.gradient_tolerance = gradient_tolerance;
+  options.solver.parameter_tolerance = parameter_tolerance;
+  options.solver.dense_limit = max_kps_per_problem;
   options.root_edges_only = root_edges_only;
   options.root_regularize_weight = root_regularize_weight;
   options.max_deviation = max_deviation;
   options.guard = guard;
-  options.max_keypoints_per_problem = max_kps_per_problem;
   options.num_threads = num_threads;
 
   FeaturemetricResult result;

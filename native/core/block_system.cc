@@ -63,17 +63,19 @@ void BlockSystem::Multiply(const std::vector<Edge>& edges, const std::vector<Vec
   }
 }
 
-bool BlockSystem::Solve(const std::vector<Edge>& edges, const std::vector<Vec2>& damping,
+bool BlockSystem::Solve(const std::vector<Edge>& edges, const std::vector<Vec2>& damping, size_t dense_limit,
                         std::vector<Vec2>* step) const {
-  return diagonal.size() <= kDenseLimit ? SolveDense(edges, damping, step)
+  return diagonal.size() <= dense_limit ? SolveDense(edges, damping, step)
                                         : SolveConjugate(edges, damping, step);
 }
 
 bool BlockSystem::SolveDense(const std::vector<Edge>& edges, const std::vector<Vec2>& damping,
                              std::vector<Vec2>* step) const {
   const size_t nodes = diagonal.size();
-  std::array<std::array<int, 2>, kDenseLimit> column;
-  std::array<double, 2 * kDenseLimit> solution;
+  thread_local std::vector<std::array<int, 2>> column;
+  thread_local std::vector<double> matrix, solution;
+  column.resize(nodes);
+  solution.resize(2 * nodes);
   int n = 0;
   for (size_t k = 0; k < nodes; ++k) {
     for (int c = 0; c < 2; ++c) {
@@ -81,7 +83,6 @@ bool BlockSystem::SolveDense(const std::vector<Edge>& edges, const std::vector<V
       if (damping[k][c] > 0) solution[n++] = -gradient[k][c];
     }
   }
-  thread_local std::vector<double> matrix;
   matrix.assign(static_cast<size_t>(n) * n, 0);
   const auto add = [&](int row, int col, double value) {
     if (row >= 0 && col >= 0) matrix[std::max(row, col) * n + std::min(row, col)] += value;

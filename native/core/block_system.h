@@ -30,9 +30,8 @@ struct BlockSystem {
   // Solves (matrix + diag(damping)) step = -gradient over the coordinates where `damping` is positive; the
   // others stay zero. Up to kDenseLimit nodes by Cholesky, above it by conjugate gradients, linear in the
   // edges. Returns false where the matrix is not positive definite.
-  bool Solve(const std::vector<Edge>& edges, const std::vector<Vec2>& damping, std::vector<Vec2>* step) const;
-
-  static constexpr size_t kDenseLimit = 64;
+  bool Solve(const std::vector<Edge>& edges, const std::vector<Vec2>& damping, size_t dense_limit,
+             std::vector<Vec2>* step) const;
 
  private:
   bool SolveDense(const std::vector<Edge>& edges, const std::vector<Vec2>& damping,

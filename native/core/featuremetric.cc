@@ -42,11 +42,12 @@ TrackGraph GroupEdges(const FeaturemetricProblem& problem) {
   return graph;
 }
 
-// First track of each problem: as many whole tracks as fit, at least one.
-std::vector<int64_t> SplitProblems(const FeaturemetricProblem& problem, int64_t max_keypoints) {
+// First track of each portion of work: short tracks are taken together, so that threads rarely meet.
+std::vector<int64_t> SplitWork(const FeaturemetricProblem& problem) {
+  constexpr int64_t kMaxKeypoints = 64;
   std::vector<int64_t> first = {0};
   for (int64_t t = 1; t < problem.num_tracks; ++t) {
-    if (problem.track_ptr[t + 1] - problem.track_ptr[first.back()] > max_keypoints) first.push_back(t);
+    if (problem.track_ptr[t + 1] - problem.track_ptr[first.back()] > kMaxKeypoints) first.push_back(t);
   }
   first.push_back(problem.num_tracks);
   return first;
@@ -417,11 +418,11 @@ bool AdjustFeaturemetric(const FeaturemetricProblem& problem, const Featuremetri
                 ResidualSample(problem.num_tracks, Dimension(samplings.back())),
                 result};
 
-  const std::vector<int64_t> first = SplitProblems(problem, options.max_keypoints_per_problem);
-  const auto problems = static_cast<int64_t>(first.size()) - 1;
+  const std::vector<int64_t> first = SplitWork(problem);
+  const auto portions = static_cast<int64_t>(first.size()) - 1;
   std::vector<std::unique_ptr<Worker>> workers(ResolveNumThreads(options.num_threads));
   const auto run = [&](void (Worker::*method)(int64_t), const Poll& phase_poll) {
-    return ParallelFor(problems, 1, options.num_threads, phase_poll,
+    return ParallelFor(portions, 1, options.num_threads, phase_poll,
                        [&](int64_t begin, int64_t end, int thread) {
                          if (!workers[thread]) workers[thread] = std::make_unique<Worker>(&shared);
                          for (int64_t t = first[begin]; t < first[end]; ++t)

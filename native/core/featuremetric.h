@@ -39,8 +39,6 @@ struct FeaturemetricOptions {
       -1;                        // if positive, the weight of an edge to the root for members without one
   double max_deviation = 1e300;  // pixels; a keypoint with a larger predicted deviation is not moved
   bool guard = true;             // off: positions as solved, whatever they are
-  int64_t max_keypoints_per_problem =
-      50;  // as many keypoints (in whole tracks) are given to a thread at a time
   int num_threads = -1;
 };
 

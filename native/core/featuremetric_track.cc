@@ -128,7 +128,7 @@ SolverSummary TrackSolver::Solve() {
       break;
     }
     ++summary.iterations;
-    const bool solved = now_.system.Solve(edges_, damping_, &step_);
+    const bool solved = now_.system.Solve(edges_, damping_, options_.dense_limit, &step_);
     double longest = 0, predicted = 0;
     if (solved) {
       trial_ = position_;

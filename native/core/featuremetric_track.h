@@ -17,6 +17,7 @@ struct SolverOptions {
   double function_tolerance = 0;      // relative decrease of the cost
   double gradient_tolerance = 0;      // largest entry of the projected gradient
   double parameter_tolerance = 1e-4;  // largest step of a keypoint, pixels
+  int64_t dense_limit = 50;           // longer tracks solve their normal equations iteratively
 };
 
 enum class Termination : uint8_t { kConverged, kMaxIterations, kFailed };
