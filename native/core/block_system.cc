@@ -6,26 +6,22 @@
 namespace pixcli {
 namespace {
 
-// Solves A x = b in place, A (n, n) row-major, its lower triangle given.
+// Solves A x = b in place, A (n, n) row-major, its upper triangle given. Rows are eliminated from those
+// below, so that the inner loop runs along memory and has no sum to wait for.
 bool CholeskySolve(int n, double* a, double* b) {
   for (int i = 0; i < n; ++i) {
-    for (int j = 0; j <= i; ++j) {
-      double sum = a[i * n + j];
-      for (int k = 0; k < j; ++k) sum -= a[i * n + k] * a[j * n + k];
-      if (i != j) {
-        a[i * n + j] = sum / a[j * n + j];
-      } else {
-        if (!(sum > 0)) return false;
-        a[i * n + i] = std::sqrt(sum);
-      }
+    const double* pivot = a + i * n;
+    if (!(pivot[i] > 0)) return false;
+    const double inverse = 1 / pivot[i];
+    for (int r = i + 1; r < n; ++r) {
+      const double factor = pivot[r] * inverse;
+      double* row = a + r * n;
+      for (int c = r; c < n; ++c) row[c] -= factor * pivot[c];
+      b[r] -= factor * b[i];
     }
   }
-  for (int i = 0; i < n; ++i) {
-    for (int k = 0; k < i; ++k) b[i] -= a[i * n + k] * b[k];
-    b[i] /= a[i * n + i];
-  }
   for (int i = n - 1; i >= 0; --i) {
-    for (int k = i + 1; k < n; ++k) b[i] -= a[k * n + i] * b[k];
+    for (int c = i + 1; c < n; ++c) b[i] -= a[i * n + c] * b[c];
     b[i] /= a[i * n + i];
   }
   return true;
@@ -85,11 +81,11 @@ bool BlockSystem::SolveDense(const std::vector<Edge>& edges, const std::vector<V
   }
   matrix.assign(static_cast<size_t>(n) * n, 0);
   const auto add = [&](int row, int col, double value) {
-    if (row >= 0 && col >= 0) matrix[std::max(row, col) * n + std::min(row, col)] += value;
+    if (row >= 0 && col >= 0) matrix[std::min(row, col) * n + std::max(row, col)] += value;
   };
   for (size_t k = 0; k < nodes; ++k) {
     add(column[k][0], column[k][0], diagonal[k][0] + damping[k][0]);
-    add(column[k][1], column[k][0], diagonal[k][1]);
+    add(column[k][0], column[k][1], diagonal[k][1]);
     add(column[k][1], column[k][1], diagonal[k][3] + damping[k][1]);
   }
   for (size_t e = 0; e < edges.size(); ++e) {

@@ -83,30 +83,33 @@ struct ResidualSample {
 // that looks like a shift. After the fit a residual has no such part left along its own derivatives, so it is
 // measured along the derivatives of other tracks. White noise gives the dimension itself.
 double EffectiveDimension(const ResidualSample& sample) {
-  constexpr int kMinTracks = 8;
+  constexpr size_t kMinTracks = 8, kPairsPerTrack = 16;
   const int64_t n = sample.dimension;
   double part = 0;
-  int64_t pairs = 0, tracks = 0;
-  for (size_t a = 0; a < sample.used.size(); ++a) {
-    if (!sample.used[a]) continue;
-    ++tracks;
+  int64_t pairs = 0;
+  std::vector<size_t> tracks;
+  for (size_t t = 0; t < sample.used.size(); ++t) {
+    if (sample.used[t]) tracks.push_back(t);
+  }
+  for (size_t i = 0; i < tracks.size(); ++i) {
+    const size_t a = tracks[i];
     const float *u = &sample.values[(3 * a + 1) * n], *v = u + n;
     double uu = 0, uv = 0, vv = 0;
-    for (int64_t k = 0; k < n; ++k) uu += u[k] * u[k], uv += u[k] * v[k], vv += v[k] * v[k];
+    for (int64_t c = 0; c < n; ++c) uu += u[c] * u[c], uv += u[c] * v[c], vv += v[c] * v[c];
     const double determinant = uu * vv - uv * uv;
     if (!(determinant > 1e-9 * uu * vv)) continue;
-    for (size_t b = 0; b < sample.used.size(); ++b) {
-      if (b == a || !sample.used[b]) continue;
-      const float* r = &sample.values[3 * b * n];
+    for (size_t k = 1; k <= std::min(kPairsPerTrack, tracks.size() - 1); ++k) {
+      const float* r = &sample.values[3 * tracks[(i + k) % tracks.size()] * n];
       double rr = 0, ru = 0, rv = 0;
-      for (int64_t k = 0; k < n; ++k) rr += r[k] * r[k], ru += r[k] * u[k], rv += r[k] * v[k];
+      for (int64_t c = 0; c < n; ++c) rr += r[c] * r[c], ru += r[c] * u[c], rv += r[c] * v[c];
       if (!(rr > 0)) continue;
       part += (ru * ru * vv - 2 * ru * rv * uv + rv * rv * uu) / (determinant * rr);
       ++pairs;
     }
   }
   const double dimension = static_cast<double>(n);
-  return std::max(3.0, tracks < kMinTracks || part == 0 ? dimension : std::min(dimension, 2 * pairs / part));
+  return std::max(
+      3.0, tracks.size() < kMinTracks || part == 0 ? dimension : std::min(dimension, 2 * pairs / part));
 }
 
 // What the guard needs to know of a keypoint after its track was solved.

@@ -7,9 +7,9 @@ namespace {
 // Products are summed in float over a block and in double over blocks: long rows lose no digits.
 constexpr int64_t kBlock = 512;
 
-template <int kCount>
-PIXCLI_INLINE void Flush(const Lanes<float> (&sums)[kCount], double* out) {
-  for (int k = 0; k < kCount; ++k) out[k] += static_cast<double>(Sum<float>(sums[k]));
+PIXCLI_INLINE void Flush(const Lanes<float>* four, double* out) {
+  const Vector<float, 4> sums = SumFour(four[0], four[1], four[2], four[3]);
+  for (int k = 0; k < 4; ++k) out[k] += static_cast<double>(sums[k]);
 }
 
 }  // namespace
@@ -36,6 +36,8 @@ void ComputeEdgeProducts(const float* rows_i, const float* rows_j, int64_t dimen
       sums[8] += vi * vj;
     }
     Flush(sums, total);
+    Flush(sums + 4, total + 4);
+    total[8] += static_cast<double>(Sum<float>(sums[8]));
   }
   *out = {total[0], total[1], total[2], total[3], total[4], total[5], total[6], total[7], total[8]};
 }

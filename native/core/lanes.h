@@ -86,4 +86,24 @@ PIXCLI_INLINE R Sum(Lanes<R> v) {
   return sum[0];
 }
 
+// Folds a register to its quarters' sum.
+PIXCLI_INLINE Vector<float, 4> Fold(Vector<float, 4> v) { return v; }
+PIXCLI_INLINE Vector<float, 4> Fold(Vector<float, 8> v) {
+  return __builtin_shufflevector(v, v, 0, 1, 2, 3) + __builtin_shufflevector(v, v, 4, 5, 6, 7);
+}
+PIXCLI_INLINE Vector<float, 4> Fold(Vector<float, 16> v) {
+  return Fold(__builtin_shufflevector(v, v, 0, 1, 2, 3, 4, 5, 6, 7) +
+              __builtin_shufflevector(v, v, 8, 9, 10, 11, 12, 13, 14, 15));
+}
+
+// The sums of four registers, by transposing: one of them alone would leave most lanes idle.
+PIXCLI_INLINE Vector<float, 4> SumFour(Lanes<float> a, Lanes<float> b, Lanes<float> c, Lanes<float> d) {
+  const Vector<float, 4> x = Fold(a), y = Fold(b), z = Fold(c), w = Fold(d);
+  const Vector<float, 4> xy =
+      __builtin_shufflevector(x, y, 0, 4, 1, 5) + __builtin_shufflevector(x, y, 2, 6, 3, 7);
+  const Vector<float, 4> zw =
+      __builtin_shufflevector(z, w, 0, 4, 1, 5) + __builtin_shufflevector(z, w, 2, 6, 3, 7);
+  return __builtin_shufflevector(xy, zw, 0, 1, 4, 5) + __builtin_shufflevector(xy, zw, 2, 3, 6, 7);
+}
+
 }  // namespace pixcli::PIXCLI_ISA
