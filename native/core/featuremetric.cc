@@ -55,7 +55,7 @@ std::vector<int64_t> SplitWork(const FeaturemetricProblem& problem) {
 
 // Residuals of some tracks, each with the derivatives of one of its ends.
 struct ResidualSample {
-  static constexpr int64_t kMaxTracks = 128;
+  static constexpr int64_t kMaxTracks = 64;
   int64_t step, dimension;    // of every step-th track
   std::vector<float> values;  // (tracks, 3, dimension)
   std::vector<uint8_t> used;
@@ -83,7 +83,7 @@ struct ResidualSample {
 // that looks like a shift. After the fit a residual has no such part left along its own derivatives, so it is
 // measured along the derivatives of other tracks. White noise gives the dimension itself.
 double EffectiveDimension(const ResidualSample& sample) {
-  constexpr size_t kMinTracks = 8, kPairsPerTrack = 16;
+  constexpr size_t kMinTracks = 8, kPairsPerTrack = 8;
   const int64_t n = sample.dimension;
   double part = 0;
   int64_t pairs = 0;

@@ -37,7 +37,7 @@ void ComputeEdgeProducts(const float* rows_i, const float* rows_j, int64_t dimen
     }
     Flush(sums, total);
     Flush(sums + 4, total + 4);
-    total[8] += static_cast<double>(Sum<float>(sums[8]));
+    total[8] += static_cast<double>(Sum(sums[8]));
   }
   *out = {total[0], total[1], total[2], total[3], total[4], total[5], total[6], total[7], total[8]};
 }

@@ -1,6 +1,6 @@
 #include "core/interpolation.h"
 
-#include <chrono>
+#include <ctime>
 
 #include "core/cpu.h"
 
@@ -18,14 +18,18 @@ Kernels ChooseKernels() {
   return PIXCLI_KERNELS(baseline);
 }
 
-double Seconds() {
-  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
-}
+// Of the processor, so that other programs on a busy machine do not count.
+double Seconds() { return static_cast<double>(std::clock()) / CLOCKS_PER_SEC; }
 
 }  // namespace
 
 const Kernels& CurrentKernels() {
   static const Kernels kernels = ChooseKernels();
+  return kernels;
+}
+
+const Kernels& PortableKernels() {
+  static const Kernels kernels = PIXCLI_KERNELS(baseline);
   return kernels;
 }
 

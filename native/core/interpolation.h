@@ -17,6 +17,7 @@ struct Kernels {
   float (*multiply_add)(int64_t);
 };
 const Kernels& CurrentKernels();
+const Kernels& PortableKernels();
 
 // The options of Sampling, without the shape of a patch.
 struct InterpolationOptions {

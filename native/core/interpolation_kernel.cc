@@ -100,6 +100,13 @@ void SampleNode(const Sampling& sampling, const T* patch, double u, double v, R*
   SampleLanes<R, kTaps, T>(tail_rows, tail_columns, x, y, 0, f + channel, fu + channel, fv + channel);
 }
 
+PIXCLI_INLINE void SumThree(Lanes<float> a, Lanes<float> b, Lanes<float> c, float* sums) {
+  Store(sums, SumFour(a, b, c, c));
+}
+PIXCLI_INLINE void SumThree(Lanes<double> a, Lanes<double> b, Lanes<double> c, double* sums) {
+  sums[0] = Sum(a), sums[1] = Sum(b), sums[2] = Sum(c);
+}
+
 // f / ‖f‖ with the chain rule; all zero where f is.
 template <class R>
 void NormalizeL2(int64_t channels, R* f, R* fu, R* fv) {
@@ -111,9 +118,11 @@ void NormalizeL2(int64_t channels, R* f, R* fu, R* fv) {
     f_fu += value * Load<R>(fu + c);
     f_fv += value * Load<R>(fv + c);
   }
-  const R square = Sum<R>(ff);
+  R sums[4];
+  SumThree(ff, f_fu, f_fv, sums);
+  const R square = sums[0];
   const R inverse = square == 0 ? R(0) : static_cast<R>(1 / sqrt(static_cast<double>(square)));
-  const R along_u = Sum<R>(f_fu) * inverse * inverse, along_v = Sum<R>(f_fv) * inverse * inverse;
+  const R along_u = sums[1] * inverse * inverse, along_v = sums[2] * inverse * inverse;
   for (int64_t c = 0; c < channels; c += kLanes) {
     const Lanes<R> value = Load<R>(f + c);
     Store(fu + c, (Load<R>(fu + c) - along_u * value) * inverse);

@@ -76,16 +76,6 @@ PIXCLI_INLINE Lanes<R> Load(const double* p) {
   return __builtin_convertvector((LoadAs<Vector<double, kLanesOf<R>>>(p)), Lanes<R>);
 }
 
-template <class R>
-PIXCLI_INLINE R Sum(Lanes<R> v) {
-  R sum[kLanesOf<R>];
-  Store(sum, v);
-  for (int half = kLanesOf<R> / 2; half > 0; half /= 2) {
-    for (int i = 0; i < half; ++i) sum[i] += sum[i + half];
-  }
-  return sum[0];
-}
-
 // Folds a register to its quarters' sum.
 PIXCLI_INLINE Vector<float, 4> Fold(Vector<float, 4> v) { return v; }
 PIXCLI_INLINE Vector<float, 4> Fold(Vector<float, 8> v) {
@@ -94,6 +84,16 @@ PIXCLI_INLINE Vector<float, 4> Fold(Vector<float, 8> v) {
 PIXCLI_INLINE Vector<float, 4> Fold(Vector<float, 16> v) {
   return Fold(__builtin_shufflevector(v, v, 0, 1, 2, 3, 4, 5, 6, 7) +
               __builtin_shufflevector(v, v, 8, 9, 10, 11, 12, 13, 14, 15));
+}
+
+PIXCLI_INLINE float Sum(Lanes<float> v) {
+  const Vector<float, 4> four = Fold(v);
+  return (four[0] + four[1]) + (four[2] + four[3]);
+}
+PIXCLI_INLINE double Sum(Lanes<double> v) {
+  double sum = 0;
+  for (int k = 0; k < kLanesOf<double>; ++k) sum += v[k];
+  return sum;
 }
 
 // The sums of four registers, by transposing: one of them alone would leave most lanes idle.

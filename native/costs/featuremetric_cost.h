@@ -15,8 +15,8 @@ namespace pixcli {
 class SampledPatch {
  public:
   SampledPatch(const void* data, Storage storage, std::array<int64_t, 3> shape, std::array<double, 2> corner,
-               std::array<double, 2> scale, const InterpolationOptions& options)
-      : data_(data), options_(options), corner_(corner), scale_(scale) {
+               std::array<double, 2> scale, const InterpolationOptions& options, const Kernels& kernels)
+      : data_(data), options_(options), corner_(corner), scale_(scale), kernels_(kernels) {
     sampling_ = MakeSampling(options_, storage, shape[0], shape[1], shape[2]);
   }
   SampledPatch(const SampledPatch&) = delete;  // sampling_ points into options_
@@ -26,8 +26,8 @@ class SampledPatch {
   // Rows of value and derivatives with respect to samples, see Sample.
   const double* Sample(const double* xy, std::vector<double>* rows) const {
     rows->resize(3 * RowStride(dimension()));
-    CurrentKernels().sample_double(sampling_, data_, xy[0] * scale_[0] - .5 - corner_[0],
-                                   xy[1] * scale_[1] - .5 - corner_[1], rows->data());
+    kernels_.sample_double(sampling_, data_, xy[0] * scale_[0] - .5 - corner_[0],
+                           xy[1] * scale_[1] - .5 - corner_[1], rows->data());
     return rows->data();
   }
 
@@ -43,6 +43,7 @@ class SampledPatch {
   const void* data_;
   InterpolationOptions options_;
   std::array<double, 2> corner_, scale_;
+  const Kernels& kernels_;
   Sampling sampling_;
 };
 

@@ -1,8 +1,9 @@
 """Keypoint adjustment on feature distances, after Lindenberger et al. (ICCV 2021), solved natively.
 
-Over the edges (i, j) of every track, 1/2 Σ w_ij ρ(‖f_i(x_i) - f_j(x_j)‖²) is minimised with each keypoint inside a
-box around where it was detected and the track's root held. A keypoint that ends on its box, whose own edges cost
-more than before or whose predicted deviation is too large goes back, and the rest of its track is solved anew.
+Over the edges (i, j) of every track, 1/2 Σ w_ij ρ(‖f_i(x_i) - f_j(x_j)‖²) is minimised, each keypoint inside
+a box around where it was detected and the track's root held. A keypoint that ends on its box, whose own edges
+cost more than before or whose predicted deviation is too large goes back, and the rest of its track is solved
+anew.
 """
 
 from __future__ import annotations
@@ -39,11 +40,11 @@ def adjust_keypoints(
     """Adjusts the keypoints of all tracks; with n keypoints, t tracks and m edges:
 
     xy: (n, 2) COLMAP pixels.
-    track_ptr, track_members: (t + 1,) and (k,) keypoints of each track, its root first, a keypoint in one at most.
+    track_ptr, track_members: (t + 1,) and (k,) keypoints of each track, its root first, each in one at most.
     edges: (m, 2) keypoints; an edge between tracks, or outside of them, takes no part.
     weights: (m,) at least 0, or None for ones; used where `options.weight_by_score`.
-    levels: feature maps from coarse to fine, each with its patches and the patch (n,) of every keypoint, -1 where
-        it has none (None: patch k belongs to keypoint k). A keypoint without a patch in a track is INVALID.
+    levels: feature maps from coarse to fine, each with its patches and the patch (n,) of every keypoint, -1
+        for none (None: patch k belongs to keypoint k). A keypoint of a track without a patch is INVALID.
     constant: (n,) bool, keypoints that are not to be moved, or None.
     poll: called now and then with the number of tracks done; may raise to stop.
 
@@ -75,7 +76,9 @@ def adjust_keypoints(
     if not levels:
         raise ValueError("at least one level of features is needed")
     if interpolation.ncc_normalize and len(interpolation.offsets) < 2:
-        raise UserError("Interpolation.ncc_normalize compares nodes: give at least two in Interpolation.nodes.")
+        raise UserError(
+            "Interpolation.ncc_normalize compares nodes: give at least two in Interpolation.nodes."
+        )
 
     solved = _core.adjust_featuremetric(
         xy,
