@@ -362,13 +362,14 @@ std::array<double, 3> Covariance(const Assessment& a, double effective_dimension
   return {factor * yy, -factor * xy, factor * xx};
 }
 
+// Weak texture comes first: such a keypoint may run anywhere, its bound included.
 Status Worker::Judge(int32_t keypoint) const {
   const Assessment& a = s_.assessments[keypoint];
-  if (a.at_bound) return Status::kOutOfBound;
-  if (!(a.after <= a.before * (1 + 1e-6))) return Status::kWorseScore;
   const auto [xx, xy, yy] = Covariance(a, result_.effective_dimension);
   const double largest = .5 * (xx + yy) + std::hypot(.5 * (xx - yy), xy);
-  return std::sqrt(largest) <= options_.max_deviation ? Status::kMoved : Status::kWeakTexture;
+  if (!(std::sqrt(largest) <= options_.max_deviation)) return Status::kWeakTexture;
+  if (a.at_bound) return Status::kOutOfBound;
+  return a.after <= a.before * (1 + 1e-6) ? Status::kMoved : Status::kWorseScore;
 }
 
 // Keypoints that fail go back to where they were detected and the rest of the track is solved anew around

