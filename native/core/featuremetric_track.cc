@@ -4,6 +4,12 @@
 #include <cmath>
 
 namespace pixcli {
+namespace {
+
+// Of a feature's values, relative to its norm.
+constexpr double kRounding = 2e-7;
+
+}  // namespace
 
 void TrackSolver::Reset(const std::vector<Vec2>& detected, const std::vector<Vec2>& position,
                         const std::vector<Edge>& edges, const std::vector<uint8_t>& held) {
@@ -61,7 +67,7 @@ void TrackSolver::Linearize(const std::vector<Vec2>& at, State* state) const {
   BlockSystem& system = state->system;
   system.Reset(at.size(), edges_.size());
   state->squares.resize(edges_.size());
-  state->cost = 0;
+  state->cost = state->rounding = 0;
   const auto products_of = CurrentKernels().edge_products;
   for (size_t e = 0; e < edges_.size(); ++e) {
     const auto [i, j, weight] = edges_[e];
@@ -71,6 +77,7 @@ void TrackSolver::Linearize(const std::vector<Vec2>& at, State* state) const {
     state->squares[e] = p.dd;
     state->cost += .5 * weight * options_.loss(p.dd, &derivative);
     const double w = weight * derivative;
+    state->rounding += kRounding * w * std::sqrt(p.dd * state->grams[i].ff);
     const Vec2 &si = views_[i].scale, &sj = views_[j].scale;
     system.gradient[i][0] += w * si[0] * p.d_ui;
     system.gradient[i][1] += w * si[1] * p.d_vi;
@@ -118,7 +125,7 @@ double TrackSolver::FindDamping(double radius) {
 }
 
 SolverSummary TrackSolver::Solve() {
-  constexpr double kMinRelativeDecrease = 1e-3, kRounding = 2e-7;
+  constexpr double kMinRelativeDecrease = 1e-3;
   SolverSummary summary;
   summary.termination = Termination::kMaxIterations;
   double radius = 1e4, shrink = 2;
@@ -155,16 +162,17 @@ SolverSummary TrackSolver::Solve() {
     if (solved && predicted > 0) {
       Linearize(trial_, &next_);
       decrease = now_.cost - next_.cost;
-      // Near the optimum the cost changes by less than its own rounding, while the gradient is still exact.
-      const double rounding = kRounding * now_.cost;
-      quality = predicted < rounding && std::abs(decrease) < rounding ? 1 : decrease / predicted;
+      // Near the optimum the cost changes by less than its rounding, while the gradient still shows the way.
+      const bool below_rounding = predicted < now_.rounding && std::abs(decrease) < now_.rounding;
+      quality = below_rounding ? 1 : decrease / predicted;
     }
     if (quality > kMinRelativeDecrease) {
       std::swap(now_, next_);
       position_.swap(trial_);
       radius = std::min(1e16, radius / std::max(1.0 / 3, 1 - std::pow(2 * quality - 1, 3)));
       shrink = 2;
-      if (std::abs(decrease) <= options_.function_tolerance * next_.cost) {
+      // A tolerance of zero is none: in single precision a cost may stay the same long before the optimum.
+      if (options_.function_tolerance > 0 && std::abs(decrease) <= options_.function_tolerance * next_.cost) {
         summary.termination = Termination::kConverged;
         break;
       }

@@ -66,7 +66,7 @@ class TrackSolver {
     std::vector<Gram> grams;
     std::vector<double> squares;
     BlockSystem system;
-    double cost;
+    double cost, rounding;  // what single precision may change the cost by
   };
 
   const float* Rows(int32_t keypoint, const State& state) const {
