@@ -104,12 +104,12 @@ bool BlockSystem::SolveDense(const std::vector<Edge>& edges, const std::vector<V
   return true;
 }
 
-// Preconditioned by the inverse diagonal blocks. An inexact step is still a step: the tolerance follows what
-// Levenberg-Marquardt needs, not machine precision.
+// Preconditioned by the inverse diagonal blocks. The tolerance is tight: a keypoint that its track hardly
+// determines would else stop short of its optimum.
 bool BlockSystem::SolveConjugate(const std::vector<Edge>& edges, const std::vector<Vec2>& damping,
                                  std::vector<Vec2>* step) const {
   constexpr int kMaxIterations = 500;
-  constexpr double kTolerance = 1e-6;
+  constexpr double kTolerance = 1e-9;
   const size_t nodes = diagonal.size();
   std::vector<Block> inverse(nodes);
   std::vector<Vec2> residual(nodes), direction(nodes), scaled(nodes), product;

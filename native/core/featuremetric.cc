@@ -5,6 +5,8 @@
 #include <memory>
 #include <numeric>
 
+#include "core/residual_sample.h"
+
 namespace pixcli {
 namespace {
 
@@ -51,65 +53,6 @@ std::vector<int64_t> SplitWork(const FeaturemetricProblem& problem) {
   }
   first.push_back(problem.num_tracks);
   return first;
-}
-
-// Residuals of some tracks, each with the derivatives of one of its ends.
-struct ResidualSample {
-  static constexpr int64_t kMaxTracks = 64;
-  int64_t step, dimension;    // of every step-th track
-  std::vector<float> values;  // (tracks, 3, dimension)
-  std::vector<uint8_t> used;
-
-  ResidualSample(int64_t tracks, int64_t dim) : step((tracks + kMaxTracks - 1) / kMaxTracks), dimension(dim) {
-    step = std::max<int64_t>(step, 1);
-    used.assign((tracks + step - 1) / step, 0);
-    values.resize(used.size() * 3 * dimension);
-  }
-
-  void Add(int64_t track, const float* rows, const float* other) {
-    float* out = &values[track / step * 3 * dimension];
-    const int64_t stride = RowStride(dimension);
-    for (int64_t k = 0; k < dimension; ++k) {
-      out[k] = rows[k] - other[k];
-      out[dimension + k] = rows[stride + k];
-      out[2 * dimension + k] = rows[2 * stride + k];
-    }
-    used[track / step] = 1;
-  }
-};
-
-// How many independent values of equal variance a residual is worth. Channels are correlated, and noise
-// prefers the directions in which features change: what counts for the covariance is the part of a residual
-// that looks like a shift. After the fit a residual has no such part left along its own derivatives, so it is
-// measured along the derivatives of other tracks. White noise gives the dimension itself.
-double EffectiveDimension(const ResidualSample& sample) {
-  constexpr size_t kMinTracks = 8, kPairsPerTrack = 8;
-  const int64_t n = sample.dimension;
-  double part = 0;
-  int64_t pairs = 0;
-  std::vector<size_t> tracks;
-  for (size_t t = 0; t < sample.used.size(); ++t) {
-    if (sample.used[t]) tracks.push_back(t);
-  }
-  for (size_t i = 0; i < tracks.size(); ++i) {
-    const size_t a = tracks[i];
-    const float *u = &sample.values[(3 * a + 1) * n], *v = u + n;
-    double uu = 0, uv = 0, vv = 0;
-    for (int64_t c = 0; c < n; ++c) uu += u[c] * u[c], uv += u[c] * v[c], vv += v[c] * v[c];
-    const double determinant = uu * vv - uv * uv;
-    if (!(determinant > 1e-9 * uu * vv)) continue;
-    for (size_t k = 1; k <= std::min(kPairsPerTrack, tracks.size() - 1); ++k) {
-      const float* r = &sample.values[3 * tracks[(i + k) % tracks.size()] * n];
-      double rr = 0, ru = 0, rv = 0;
-      for (int64_t c = 0; c < n; ++c) rr += r[c] * r[c], ru += r[c] * u[c], rv += r[c] * v[c];
-      if (!(rr > 0)) continue;
-      part += (ru * ru * vv - 2 * ru * rv * uv + rv * rv * uu) / (determinant * rr);
-      ++pairs;
-    }
-  }
-  const double dimension = static_cast<double>(n);
-  return std::max(
-      3.0, tracks.size() < kMinTracks || part == 0 ? dimension : std::min(dimension, 2 * pairs / part));
 }
 
 // What the guard needs to know of a keypoint after its track was solved.
@@ -341,7 +284,7 @@ void Worker::Solve(int64_t track) {
     summary.iterations += before;
   }
   Finish(track, summary);
-  if (track % s_.sample.step != 0) return;
+  if (!s_.sample.Wants(track)) return;
   for (const Edge& edge : edges_) {
     const int32_t moved = held_[edge.i] ? edge.j : edge.i;
     if (held_[moved]) continue;
@@ -436,7 +379,7 @@ bool AdjustFeaturemetric(const FeaturemetricProblem& problem, const Featuremetri
   const Poll solve_poll = [&](int64_t done) { return !poll || poll(first[done]); };
   const Poll guard_poll = [&](int64_t) { return !poll || poll(problem.num_tracks); };
   if (!run(&Worker::Solve, solve_poll)) return false;
-  result->effective_dimension = EffectiveDimension(shared.sample);
+  result->effective_dimension = shared.sample.EffectiveDimension();
   if (options.guard && !run(&Worker::Guard, guard_poll)) return false;
 
   for (int64_t k = 0; k < problem.num_keypoints; ++k) {

@@ -49,7 +49,7 @@ struct FeaturemetricResult {
   std::vector<int32_t> iterations;  // (num_tracks,) like the rest
   std::vector<Termination> termination;
   std::vector<double> cost_before, cost_after;  // at the finest level
-  // Independent values in a residual, of the channels times nodes that it has (see EffectiveDimension).
+  // Independent values in a residual, of the channels times nodes that it has (see ResidualSample).
   double effective_dimension = 0;
 };
 

@@ -19,7 +19,11 @@ struct Loss {
     const double a = scale, b = scale * scale;
     switch (type) {
       case LossType::kTrivial: *derivative = 1; return s;
-      case LossType::kCauchy: *derivative = 1 / (1 + s / b); return b * std::log1p(s / b);
+      case LossType::kCauchy: {
+        const double q = s / b;
+        *derivative = 1 / (1 + q);
+        return b * (q > 1e-3 ? std::log(1 + q) : std::log1p(q));  // log is twice as fast
+      }
       case LossType::kHuber:
         *derivative = s > b ? a / std::sqrt(s) : 1;
         return s > b ? 2 * a * std::sqrt(s) - b : s;
