@@ -93,7 +93,7 @@ def test_long_tracks_are_solved_like_short_ones(feature_tracks):
     tracks = _sparse(feature_tracks(1, 120, channels=8, seed=10))
     dense, iterative = (tracks.solve(max_kps_per_problem=limit) for limit in (1000, 50))
     difference = np.abs(dense["xy"] - iterative["xy"])
-    assert np.quantile(difference, 0.95) < 1e-4  # the cost hardly changes with the position of a few
+    assert np.quantile(difference, 0.95) < 1e-3  # the cost hardly changes with the position of a few
     assert difference.max() < 0.05
     np.testing.assert_allclose(dense["cost_after"], iterative["cost_after"], rtol=1e-6)
 
