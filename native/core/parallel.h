@@ -65,7 +65,7 @@ bool ParallelFor(int64_t n, int64_t chunk, int num_threads, const Poll& poll, Bo
   }
   for (std::thread& thread : pool) thread.join();
   if (error) std::rethrow_exception(error);
-  if (poll && !stop) poll(done);
+  if (poll && !stop && !poll(done)) stop = true;
   return !stop;
 }
 

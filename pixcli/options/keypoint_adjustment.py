@@ -73,15 +73,19 @@ class KeypointAdjustmentOptions(OptionGroup):
     )
     loss_scale: float = option(0.25, "featuremetric: scale of the loss.", minimum=1e-6)
     function_tolerance: float = option(
-        0.0, "featuremetric: stop at this relative decrease of the cost.", minimum=0
+        0.0, "featuremetric: stop at this relative decrease of the cost; 0: never.", minimum=0
     )
     gradient_tolerance: float = option(0.0, "featuremetric: stop at this largest gradient.", minimum=0)
-    parameter_tolerance: float = option(1e-5, "featuremetric: stop at this relative step.", minimum=0)
+    parameter_tolerance: float = option(
+        1e-5, "featuremetric: stop when no keypoint moves further than this at once, in pixels.", minimum=0
+    )
     max_kps_per_problem: int = option(
         50, "featuremetric: tracks with more keypoints are solved iteratively instead of densely.", minimum=2
     )
     root_regularize_weight: float = option(
-        -1.0, "featuremetric: weight that pulls to the root's feature; -1: none.", minimum=-1
+        -1.0,
+        "featuremetric: weight of an edge to the root for keypoints not matched with it; -1: none.",
+        minimum=-1,
     )
 
     @property
