@@ -40,6 +40,7 @@ def align_patches(
     max_iterations: int,
     max_excursion: float,
     step_tolerance: float,
+    translation: bool,
     num_threads: int,
     progress: Callable[[int], None] | None = None,
 ) -> NDArray[Any]: ...

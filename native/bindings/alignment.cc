@@ -82,7 +82,7 @@ Array<Alignment> AlignPatchArrays(const Array<uint8_t>& buffer, const Array<int6
                                   const Array<double>& template_xy, const Array<double>& template_spacing,
                                   const Array<double>& perspective_deviation, const Array<int64_t>& job_ptr,
                                   const Array<int32_t>& job_patch, const Array<double>& starts,
-                                  int max_iterations, double max_excursion, double step_tolerance,
+                                  int max_iterations, double max_excursion, double step_tolerance, bool translation,
                                   int num_threads, const py::object& progress) {
   const py::ssize_t n = template_patch.size(), p = offset.size();
   Require(size.size() == 2 * p && origin.size() == 3 * p,
@@ -119,7 +119,7 @@ Array<Alignment> AlignPatchArrays(const Array<uint8_t>& buffer, const Array<int6
   PythonPoll poll(progress);
   {
     const py::gil_scoped_release release;
-    AlignPatches(patches, support, templates, jobs, {max_iterations, max_excursion, step_tolerance},
+    AlignPatches(patches, support, templates, jobs, {max_iterations, max_excursion, step_tolerance, translation},
                  num_threads, poll.Function());
   }
   poll.ThrowIfFailed();
@@ -146,7 +146,7 @@ void BindAlignment(py::module_& m) {
         py::arg("origin"), py::arg("radius"), py::arg("window"), py::arg("template_patch"),
         py::arg("template_xy"), py::arg("template_spacing"), py::arg("perspective_deviation"),
         py::arg("job_ptr"), py::arg("job_patch"), py::arg("starts"), py::arg("max_iterations"),
-        py::arg("max_excursion"), py::arg("step_tolerance"), py::arg("num_threads"),
+        py::arg("max_excursion"), py::arg("step_tolerance"), py::arg("translation"), py::arg("num_threads"),
         py::arg("progress") = py::none());
 }
 

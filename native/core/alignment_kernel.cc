@@ -357,6 +357,14 @@ bool Factor(const double h[kNumParams][kNumParams], double l[kNumParams][kNumPar
   return true;
 }
 
+// Takes the parameters from `first` on out of the normal equations.
+void Freeze(int first, NormalEquations* eq) {
+  for (int p = first; p < kNumParams; ++p) {
+    for (int q = 0; q < p; ++q) eq->h[p][q] = 0;
+    eq->h[p][p] = 1;
+  }
+}
+
 void Solve(const double l[kNumParams][kNumParams], const double b[kNumParams], double x[kNumParams]) {
 #pragma GCC unroll 8
   for (int i = 0; i < kNumParams; ++i) {
@@ -456,11 +464,15 @@ Outcome Iterate(const Samples& samples, const PatchView& patch, const SupportVie
       AccumulateHessian(tmpl, support, *residual, &eq);
       eq.h[6][6] += prior;
       eq.h[7][7] += prior;
+      if (limits.translation) Freeze(2, &eq);
       if (!Factor(eq.h, factor)) return Outcome::kDiverged;
     }
     if (last) break;
     eq.b[6] += prior * a->warp.h1 * unit;  // plus: the increment is composed inversely
     eq.b[7] += prior * a->warp.h2 * unit;
+    if (limits.translation) {
+      for (int p = 2; p < kNumParams; ++p) eq.b[p] = 0;
+    }
     double d[kNumParams], warp_change;
     Solve(factor, eq.b, d);
     shift = Compose(d, spacing, &a->warp, &warp_change);

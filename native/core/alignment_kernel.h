@@ -40,6 +40,7 @@ struct AlignmentLimits {
   int32_t max_iterations;
   double max_excursion;   // pixels from the start at which an alignment is given up
   double step_tolerance;  // pixels
+  bool translation;       // refine the position only
 };
 
 enum class Outcome : int32_t { kConverged = 0, kOutside = 1, kFlat = 2, kDiverged = 3 };

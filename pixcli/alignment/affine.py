@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from numpy.lib.recfunctions import structured_to_unstructured
 
 from pixcli import _core
 from pixcli.alignment.result import AlignmentResult, Status
@@ -68,11 +69,7 @@ class AffineAlignment:
         constant: Bool,
     ) -> None:
         self._graph, self._tracks, self._options = graph, tracks, options
-        sizes = np.array([(image.width, image.height) for image in graph.images], np.float64)
-        self._size = sizes[graph.image_index]
-        xy = graph.xy
-        with np.errstate(invalid="ignore"):
-            self._valid = ((xy >= 0) & (xy <= self._size)).all(1)
+        self._size, self._valid = graph.image_size, graph.inside_image
         self._constant = constant
         self._jobs = self._make_jobs()
         self._boxes, self._patch_of = self._plan_patches()
@@ -118,7 +115,7 @@ class AffineAlignment:
                 first_reason = reason == Status.INVALID
                 reason[first_reason | better] = status[first_reason | better]
                 good = (result["outcome"] == 0) & (result["correlation"] > options.min_correlation - 0.1)
-                warp = result["warp"].view(np.float64).reshape(-1, 8)
+                warp = structured_to_unstructured(result["warp"])
                 previous = np.where(good[:, None], warp, np.nan if previous is None else previous)
         return self._collect(chosen, reason)
 
@@ -228,6 +225,7 @@ class AffineAlignment:
             max_iterations=options.max_iterations,
             max_excursion=3 * options.max_shift,
             step_tolerance=_STEP_TOLERANCE,
+            translation=options.warp == "translation",
             num_threads=options.num_threads,
             progress=update,
         )
@@ -238,7 +236,7 @@ class AffineAlignment:
     def _judge(self, result: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
         """MOVED where an alignment is to be trusted, else the reason why not."""
         options, jobs = self._options, self._jobs
-        warp = result["warp"].view(np.float64).reshape(-1, 8)
+        warp = structured_to_unstructured(result["warp"])
         shift = np.linalg.norm(warp[:, :2] - self._graph.xy[jobs.target], axis=1)
         with np.errstate(all="ignore"):
             change = warp[:, 2:6].reshape(-1, 2, 2) @ np.linalg.inv(jobs.first_warp)

@@ -6,22 +6,74 @@ cost more than before or whose predicted deviation is too large goes back, and t
 anew.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from pixcli import _core
-from pixcli.alignment.result import AlignmentResult
+from pixcli.alignment.result import AlignmentResult, Status
+from pixcli.alignment.tracks import Tracks
 from pixcli.errors import UserError
+from pixcli.features.extraction import extraction_for
+from pixcli.features.streaming import Estimate
+from pixcli.io.database import MatchGraph
+from pixcli.io.patch_store import Patches
+from pixcli.options import DenseFeaturesOptions, InterpolationOptions, KeypointAdjustmentOptions
+from pixcli.progress import Progress
 
-if TYPE_CHECKING:
-    from pixcli.io.patch_store import Patches
-    from pixcli.options.interpolation import InterpolationOptions
-    from pixcli.options.keypoint_adjustment import KeypointAdjustmentOptions
+
+class FeaturemetricAlignment:
+    """What a featuremetric strategy does to the keypoints of a graph; made first, so that its cost is known."""
+
+    def __init__(
+        self,
+        graph: MatchGraph,
+        tracks: Tracks,
+        image_path: Path,
+        features: DenseFeaturesOptions,
+        interpolation: InterpolationOptions,
+        options: KeypointAdjustmentOptions,
+        constant: NDArray[np.bool_],
+    ) -> None:
+        self._graph, self._tracks, self._constant = graph, tracks, constant
+        self._interpolation, self._options = interpolation, options
+        self._extraction = extraction_for(graph, image_path, features)
+
+    def estimate(self) -> Estimate:
+        """Bytes that run() will take. Raises UserError if a new cache does not fit on its disk."""
+        return self._extraction.estimate()
+
+    def fill_cache(self, progress: Progress) -> None:
+        """Make the patches and keep them in the cache for run()."""
+        self._extraction.fill_cache(progress)
+
+    def run(self, progress: Progress) -> AlignmentResult:
+        """Adjust all keypoints; those outside their image stay where they are and hold no other."""
+        graph, tracks = self._graph, self._tracks
+        levels = self._extraction.patches(progress)
+        valid = graph.inside_image
+        usable = valid[graph.edges].all(1)
+        with progress.phase("adjust", tracks.num_tracks) as update:
+            result = adjust_keypoints(
+                graph.xy,
+                tracks.ptr,
+                tracks.members,
+                graph.edges[usable],
+                None if graph.scores is None else graph.scores[usable],
+                levels,
+                self._constant,
+                self._options,
+                self._interpolation,
+                self._options.num_threads,
+                update,
+            )
+        outside = ~valid & (tracks.label >= 0)
+        result.status[outside] = Status.INVALID
+        result.xy[outside] = graph.xy[outside]
+        return result
 
 
 def adjust_keypoints(

@@ -78,6 +78,18 @@ class MatchGraph:
         """(n,) index into images of each keypoint."""
         return np.repeat(np.arange(len(self.images), dtype=np.int32), np.diff(self.offsets))
 
+    @cached_property
+    def image_size(self) -> npt.NDArray[np.float64]:
+        """(n, 2) width and height of each keypoint's image."""
+        sizes = np.array([(image.width, image.height) for image in self.images], np.float64)
+        return np.asarray(sizes.reshape(-1, 2)[self.image_index])
+
+    @cached_property
+    def inside_image(self) -> npt.NDArray[np.bool_]:
+        """(n,) whether a keypoint is finite and lies in its image."""
+        with np.errstate(invalid="ignore"):
+            return np.asarray(((self.xy >= 0) & (self.xy <= self.image_size)).all(1))
+
     def restricted_to(self, images: npt.NDArray[np.int64]) -> "MatchGraph":
         """The same keypoints with the matches between these images (indices) only."""
         kept = np.isin(self.pairs, images).all(1)
