@@ -8,6 +8,14 @@ _Mode = Literal["bicubic", "bilinear"]
 _Nodes = Sequence[tuple[float, float]]
 
 def build_config() -> dict[str, str]: ...
+def dense_sift(
+    image: NDArray[np.float32],
+    *,
+    bin_size: int = 4,
+    rootsift: bool = True,
+    half: bool = True,
+    num_threads: int = -1,
+) -> NDArray[Any]: ...
 def interpolate(
     patches: NDArray[Any],
     rows: NDArray[np.int64],

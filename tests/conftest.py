@@ -1,7 +1,14 @@
 import logging
 from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
 
+import pycolmap
 import pytest
+
+from pixcli.options import SyntheticOptions
+from pixcli.synthetic.baseline import build_database
+from pixcli.synthetic.dataset import generate_dataset
 
 
 @pytest.fixture(autouse=True)
@@ -13,3 +20,23 @@ def _no_log_handlers_left() -> Iterator[None]:
         log.removeHandler(handler)
         handler.close()
     log.setLevel(logging.NOTSET)
+
+
+@dataclass(frozen=True)
+class SmallScene:
+    """Four views of a synthetic scene, 400 x 300 and SIFT matches. Shared: copy what a test changes."""
+
+    path: Path
+    """As the generator wrote it: images, gt, depth, surface.npz."""
+    database_path: Path
+    truth: pycolmap.Reconstruction
+
+
+@pytest.fixture(scope="session")
+def small_scene(tmp_path_factory: pytest.TempPathFactory) -> SmallScene:
+    folder = tmp_path_factory.mktemp("small_scene")
+    path, database_path = folder / "scene", folder / "database.db"
+    generate_dataset(path, SyntheticOptions(width=400, height=300, num_images=4, seed=1))
+    truth = pycolmap.Reconstruction(path / "gt")
+    build_database(truth, path / "images", database_path)
+    return SmallScene(path, database_path, truth)

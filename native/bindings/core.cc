@@ -1,8 +1,19 @@
 // The module pixcli._core: arrays in, arrays out. Only the files of this folder know Python.
+#include <pybind11/numpy.h>
 #include <pybind11/pybind11.h>
+#include <pybind11/stl.h>
 
+#include <optional>
+
+#include "bindings/arrays.h"
 #include "bindings/featuremetric.h"
+#include "bindings/poll.h"
+#include "core/alignment.h"
 #include "core/cpu.h"
+#include "core/dense_sift.h"
+#include "core/parallel.h"
+#include "core/scale_space.h"
+#include "core/tracks.h"
 
 namespace py = pybind11;
 
@@ -16,12 +27,173 @@ py::dict BuildConfig() {
   return config;
 }
 
+template <class T>
+Array<T> ToArray(const std::vector<T>& values) {
+  return Array<T>(static_cast<py::ssize_t>(values.size()), values.data());
+}
+
+void Require(bool condition, const char* message) {
+  if (!condition) throw py::value_error(message);
+}
+
+py::tuple BuildTracksOfArrays(const Array<int32_t>& edges, const Array<int32_t>& image,
+                              const std::optional<Array<float>>& scores) {
+  Require(edges.ndim() == 2 && edges.shape(1) == 2, "edges must be (m, 2)");
+  Require(!scores || scores->size() == edges.shape(0), "scores must have one value for each edge");
+  const int32_t n = static_cast<int32_t>(image.size());
+  for (py::ssize_t i = 0; i < edges.size(); ++i) {
+    Require(edges.data()[i] >= 0 && edges.data()[i] < n, "edges must be indices into image");
+  }
+  Tracks tracks;
+  {
+    const py::gil_scoped_release release;
+    tracks = BuildTracks(edges.data(), edges.shape(0), scores ? scores->data() : nullptr, image.data(), n);
+  }
+  return py::make_tuple(ToArray(tracks.ptr), ToArray(tracks.members), ToArray(tracks.label));
+}
+
+AxisFilter AxisFilterOf(const Array<int32_t>& first, const Array<float>& weight, py::ssize_t input_length) {
+  Require(weight.ndim() == 2 && weight.shape(0) == first.size(), "weights must be (length, taps)");
+  const int32_t taps = static_cast<int32_t>(weight.shape(1));
+  for (py::ssize_t i = 0; i < first.size(); ++i) {
+    Require(first.data()[i] >= 0 && first.data()[i] + taps <= input_length, "a tap lies outside the image");
+  }
+  return {static_cast<int32_t>(first.size()), taps, first.data(), weight.data()};
+}
+
+Array<float> ResampleArray(const Array<float>& image, const Array<int32_t>& first_row,
+                           const Array<float>& row_weights, const Array<int32_t>& first_col,
+                           const Array<float>& col_weights) {
+  Require(image.ndim() == 2, "image must be (height, width)");
+  const AxisFilter rows = AxisFilterOf(first_row, row_weights, image.shape(0));
+  const AxisFilter cols = AxisFilterOf(first_col, col_weights, image.shape(1));
+  Array<float> out({rows.length, cols.length});
+  const float* source = image.data();
+  float* target = out.mutable_data();
+  const py::gil_scoped_release release;
+  Resample(source, static_cast<int32_t>(image.shape(1)), rows, cols, target);
+  return out;
+}
+
+Array<float> CutPatchesOfMap(const Array<float>& map, const Array<int32_t>& boxes,
+                             const Array<int64_t>& offset, Array<uint8_t>& buffer) {
+  Require(map.ndim() == 2 && boxes.ndim() == 2 && boxes.shape(1) == 4 && boxes.shape(0) == offset.size(),
+          "map must be (height, width), boxes (n, 4), offset (n,)");
+  const auto box = boxes.unchecked<2>();
+  for (py::ssize_t i = 0; i < box.shape(0); ++i) {
+    const int64_t area = static_cast<int64_t>(box(i, 2)) * box(i, 3);
+    Require(box(i, 0) >= 0 && box(i, 1) >= 0 && box(i, 2) > 0 && box(i, 3) > 0 &&
+                box(i, 0) + box(i, 2) <= map.shape(1) && box(i, 1) + box(i, 3) <= map.shape(0) &&
+                offset.data()[i] >= 0 && offset.data()[i] + area <= buffer.size(),
+            "a box leaves the map or the buffer");
+  }
+  Array<float> gain(offset.size());
+  const float* source = map.data();
+  uint8_t* target = buffer.mutable_data();
+  float* gains = gain.mutable_data();
+  const py::gil_scoped_release release;
+  CutPatches(source, static_cast<int32_t>(map.shape(1)), boxes.data(), offset.data(), offset.size(), target,
+             gains);
+  return gain;
+}
+
+Array<Alignment> AlignPatchArrays(const Array<uint8_t>& buffer, const Array<int64_t>& offset,
+                                  const Array<int32_t>& size, const Array<double>& origin,
+                                  const std::vector<int>& radii, double window,
+                                  const Array<int32_t>& template_patch,
+                                  const Array<int32_t>& template_support, const Array<double>& template_xy,
+                                  const Array<double>& template_spacing,
+                                  const Array<double>& perspective_deviation, const Array<int64_t>& job_ptr,
+                                  const Array<int32_t>& job_patch, const Array<double>& starts,
+                                  int max_iterations, double max_excursion, double step_tolerance,
+                                  int num_threads, const py::object& progress) {
+  const py::ssize_t n = template_patch.size(), p = offset.size();
+  Require(size.size() == 2 * p && origin.size() == 3 * p,
+          "patches need offset (p,), size (p, 2), origin (p, 3)");
+  for (py::ssize_t i = 0; i < p; ++i) {
+    const int64_t area = static_cast<int64_t>(size.data()[2 * i]) * size.data()[2 * i + 1];
+    Require(offset.data()[i] >= 0 && area >= 0 && offset.data()[i] + area <= buffer.size(),
+            "a patch leaves the buffer");
+  }
+  Require(template_support.size() == n && template_xy.size() == 2 * n && template_spacing.size() == n &&
+              perspective_deviation.size() == n && job_ptr.size() == n + 1 &&
+              (n == 0 || job_ptr.data()[n] <= job_patch.size()) && starts.ndim() == 3 &&
+              starts.shape(0) == job_patch.size() && starts.shape(1) > 0 && starts.shape(2) == 8,
+          "templates and jobs must have matching lengths, starts must be (jobs, candidates, 8)");
+  for (py::ssize_t t = 0; t < n; ++t) {
+    Require(template_patch.data()[t] >= 0 && template_patch.data()[t] < p &&
+                template_support.data()[t] >= 0 &&
+                template_support.data()[t] < static_cast<int>(radii.size()) && job_ptr.data()[t] >= 0 &&
+                job_ptr.data()[t] <= job_ptr.data()[t + 1],
+            "a template's patch, support or jobs are out of range");
+  }
+  for (py::ssize_t j = 0; j < job_patch.size(); ++j) {
+    Require(job_patch.data()[j] >= 0 && job_patch.data()[j] < p, "a job's patch is out of range");
+  }
+  std::vector<Support> supports;
+  for (const int radius : radii) supports.emplace_back(radius, window);
+  const PatchArrays patches{buffer.data(), offset.data(), size.data(), origin.data()};
+  const TemplateArrays templates{n,
+                                 template_patch.data(),
+                                 template_support.data(),
+                                 template_xy.data(),
+                                 template_spacing.data(),
+                                 perspective_deviation.data(),
+                                 job_ptr.data()};
+  Array<Alignment> alignment(job_patch.size());
+  const JobArrays jobs{job_patch.data(), static_cast<int>(starts.shape(1)),
+                       reinterpret_cast<const Warp*>(starts.data()), alignment.mutable_data()};
+  PythonPoll poll(progress);
+  {
+    const py::gil_scoped_release release;
+    AlignPatches(patches, supports, templates, jobs, {max_iterations, max_excursion, step_tolerance},
+                 num_threads, poll.Function());
+  }
+  poll.ThrowIfFailed();
+  return alignment;
+}
+
+py::array DenseSiftOfImage(const Array<float>& image, int bin_size, bool rootsift, bool half,
+                           int num_threads) {
+  Require(image.ndim() == 2, "image must have the shape (height, width)");
+  Require(bin_size >= 1, "bin_size must be at least 1");
+  const py::ssize_t height = image.shape(0), width = image.shape(1);
+  py::array out(py::dtype(half ? "e" : "f"), {height, width, py::ssize_t{128}});
+  PythonPoll poll(py::none{});
+  {
+    const float* pixels = image.data();
+    void* descriptors = out.mutable_data();
+    const py::gil_scoped_release release;
+    DenseSift(pixels, height, width, {bin_size, rootsift, half}, descriptors, num_threads, poll.Function());
+  }
+  poll.ThrowIfFailed();
+  return out;
+}
+
 }  // namespace
 }  // namespace pixcli
 
 PYBIND11_MODULE(_core, m) {
   using namespace pixcli;
+  PYBIND11_NUMPY_DTYPE(Warp, x, y, a11, a12, a21, a22, h1, h2);
+  PYBIND11_NUMPY_DTYPE(Alignment, warp, correlation, initial_correlation, cov_xx, cov_xy, cov_yy, iterations,
+                       outcome);
   m.doc() = "Native core of pixcli: tracks, interpolation and alignment on arrays.";
   m.def("build_config", &BuildConfig, "Facts about the build and the kernels in use, for bug reports.");
+  m.def("build_tracks", &BuildTracksOfArrays, py::arg("edges"), py::arg("image"),
+        py::arg("scores") = py::none());
+  m.def("resample", &ResampleArray, py::arg("image"), py::arg("first_row"), py::arg("row_weights"),
+        py::arg("first_col"), py::arg("col_weights"));
+  m.def("cut_patches", &CutPatchesOfMap, py::arg("map"), py::arg("boxes"), py::arg("offset"),
+        py::arg("buffer").noconvert());
+  m.def("align_patches", &AlignPatchArrays, py::arg("buffer"), py::arg("offset"), py::arg("size"),
+        py::arg("origin"), py::arg("radii"), py::arg("window"), py::arg("template_patch"),
+        py::arg("template_support"), py::arg("template_xy"), py::arg("template_spacing"),
+        py::arg("perspective_deviation"), py::arg("job_ptr"), py::arg("job_patch"), py::arg("starts"),
+        py::arg("max_iterations"), py::arg("max_excursion"), py::arg("step_tolerance"),
+        py::arg("num_threads"), py::arg("progress") = py::none());
+  m.def("dense_sift", &DenseSiftOfImage, py::arg("image"), py::kw_only(), py::arg("bin_size") = 4,
+        py::arg("rootsift") = true, py::arg("half") = true, py::arg("num_threads") = -1,
+        "Dense SIFT of a (height, width) float32 image: (height, width, 128) of float16 or float32.");
   BindFeaturemetric(m);
 }

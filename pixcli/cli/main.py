@@ -12,8 +12,10 @@ import click
 from pixcli.errors import Interrupted, UserError, did_you_mean
 
 COMMANDS = {
+    "dense_feature_extractor": "Fill a cache of dense features that later commands use again.",
     "help": "List the commands, or show the options of one.",
     "project_generator": "Write an ini file with every option.",
+    "synthetic_dataset_generator": "Render a scene with exactly known geometry.",
     "version": "Show the version; with --verbose, facts about the build.",
 }
 """All commands: what each does. Command NAME is the click command NAME in the module pixcli/cli/NAME.py."""

@@ -7,6 +7,7 @@ from pixcli.options.fields import Field, OptionGroup, fields
 from pixcli.options.interpolation import InterpolationOptions
 from pixcli.options.keypoint_adjustment import KeypointAdjustmentOptions
 from pixcli.options.project import CommonOptions, PathOptions
+from pixcli.options.synthetic import SyntheticOptions
 
 GROUPS: tuple[type[OptionGroup], ...] = (
     PathOptions,
@@ -14,6 +15,7 @@ GROUPS: tuple[type[OptionGroup], ...] = (
     DenseFeaturesOptions,
     InterpolationOptions,
     KeypointAdjustmentOptions,
+    SyntheticOptions,
 )
 """All groups, in the order of ini files and documentation."""
 
@@ -31,5 +33,6 @@ __all__ = [
     "InterpolationOptions",
     "KeypointAdjustmentOptions",
     "PathOptions",
+    "SyntheticOptions",
     "all_fields",
 ]

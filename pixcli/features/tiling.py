@@ -1,0 +1,87 @@
+"""Feature maps of parts of an image, exactly as if the whole image had been computed."""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pixcli.errors import UserError
+from pixcli.features.model import FeatureModel
+
+
+@dataclass(frozen=True)
+class Region:
+    """Columns x0 to x1 and rows y0 to y1 (ends excluded) of an image, in pixels."""
+
+    x0: int
+    y0: int
+    x1: int
+    y1: int
+
+
+def tiles(height: int, width: int, tile_size: int, alignment: int) -> Iterator[Region]:
+    """Regions of at most tile_size (rounded down to the alignment) that cover an image once, row by row."""
+    step = max(tile_size // alignment, 1) * alignment
+    for y in range(0, height, step):
+        for x in range(0, width, step):
+            yield Region(x, y, min(x + step, width), min(y + step, height))
+
+
+def alignment_of(model: FeatureModel) -> int:
+    """The pixels by which regions of this model must start, so that all its levels have the same samples."""
+    return math.lcm(*(level.stride for level in model.levels))
+
+
+def aligned(region: Region, height: int, width: int, alignment: int) -> Region:
+    """The region grown to multiples of the alignment, inside the image."""
+    return Region(
+        max(region.x0 // alignment * alignment, 0),
+        max(region.y0 // alignment * alignment, 0),
+        min(-(-region.x1 // alignment) * alignment, width),
+        min(-(-region.y1 // alignment) * alignment, height),
+    )
+
+
+def halo(model: FeatureModel) -> int:
+    """How far around a region the image is needed, in pixels."""
+    return max(level.radius for level in model.levels)
+
+
+def region_maps(model: FeatureModel, image: NDArray[np.float32], region: Region) -> list[NDArray[Any]]:
+    """The map of each level inside an aligned region, (rows, columns, C), computed from it and its halo only.
+
+    To the bit what the whole image gives, if the model keeps to its radius and to one order of arithmetic.
+    """
+    height, width = image.shape[:2]
+    alignment, margin = alignment_of(model), halo(model)
+    grown = Region(region.x0 - margin, region.y0 - margin, region.x1 + margin, region.y1 + margin)
+    window = aligned(grown, height, width, alignment)
+    part = np.ascontiguousarray(image[window.y0 : window.y1, window.x0 : window.x1])
+    maps = _checked(model, part)
+    result = []
+    for level, whole in zip(model.levels, maps, strict=True):
+        x, y = (region.x0 - window.x0) // level.stride, (region.y0 - window.y0) // level.stride
+        columns = region.x1 // level.stride - region.x0 // level.stride
+        rows = region.y1 // level.stride - region.y0 // level.stride
+        result.append(np.moveaxis(whole, 0, 2)[y : y + rows, x : x + columns])
+    return result
+
+
+def _checked(model: FeatureModel, image: NDArray[np.float32]) -> list[NDArray[Any]]:
+    """What the model makes of an image, if that is what it declares."""
+    name = type(model).__name__
+    maps = [np.asarray(values) for values in model.forward(image)]
+    expected = [
+        (level.channels, image.shape[0] // level.stride, image.shape[1] // level.stride)
+        for level in model.levels
+    ]
+    shapes = [values.shape for values in maps]
+    if shapes != expected:
+        raise UserError(
+            f"the model {name} made maps of the shapes {shapes} from an image of {image.shape}, "
+            f"but its levels declare {expected}"
+        )
+    return maps

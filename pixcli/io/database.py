@@ -1,0 +1,401 @@
+"""COLMAP databases in and out.
+
+pycolmap encodes and decodes every row, but never opens a file of the user's: `Database.open` alone rewrites
+the header, upgrades an older schema in place and needs write access. It gets a private copy of the few tables
+that are needed (never the descriptors, which are most of a database), and one transaction carries what
+changed to where it belongs.
+"""
+
+import os
+import sqlite3
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+import pycolmap
+
+from ..errors import UserError
+from .files import sync
+
+# What pixcli needs; all other columns may be missing (older schemas) or more (newer ones).
+_TABLES = {
+    "cameras": {"camera_id", "model", "width", "height", "params", "prior_focal_length"},
+    "images": {"image_id", "name", "camera_id"},
+    "keypoints": {"image_id", "rows", "cols", "data"},
+    "matches": {"pair_id", "rows", "cols", "data"},
+    "two_view_geometries": {"pair_id", "rows", "cols", "data", "config"},
+}
+_BUSY_SECONDS = 10.0
+
+
+@dataclass(frozen=True)
+class ImageRecord:
+    """An image of a database and the size that its camera claims."""
+
+    image_id: int
+    name: str
+    camera_id: int
+    width: int
+    height: int
+
+
+@dataclass(frozen=True)
+class MatchGraph:
+    """All keypoints of a database and the matches between them, independent of COLMAP's ids.
+
+    COLMAP numbers images in the order in which its threads finish, so everything here is ordered by name: the
+    same images and features give the same graph.
+    """
+
+    images: list[ImageRecord]
+    """Sorted by name."""
+    keypoints: list[npt.NDArray[np.float32]]
+    """For each image (n_i, 2, 4 or 6) rows as stored: x y in COLMAP pixels, then the frame."""
+    offsets: npt.NDArray[np.int64]
+    """(images + 1,) index of each image's first keypoint among all n keypoints."""
+    edges: npt.NDArray[np.int32]
+    """(m, 2) indices of matched keypoints, among all n."""
+    pairs: npt.NDArray[np.int32]
+    """(p, 2) indices of matched images, smaller first, sorted."""
+    pair_ptr: npt.NDArray[np.int64]
+    """(p + 1,) edges pair_ptr[k]:pair_ptr[k + 1] belong to pairs[k]."""
+    scores: npt.NDArray[np.float32] | None = None
+    """(m,) match scores; None where unknown. COLMAP stores none."""
+
+    @cached_property
+    def xy(self) -> npt.NDArray[np.float64]:
+        """(n, 2) positions of all keypoints in COLMAP pixels."""
+        return np.concatenate([rows[:, :2] for rows in self.keypoints]).astype(np.float64)
+
+    @cached_property
+    def image_index(self) -> npt.NDArray[np.int32]:
+        """(n,) index into images of each keypoint."""
+        return np.repeat(np.arange(len(self.images), dtype=np.int32), np.diff(self.offsets))
+
+
+@dataclass(frozen=True)
+class RefinedDatabase:
+    """A refined database before delivery: its keypoints have moved, its geometries are still the old ones."""
+
+    database: pycolmap.Database
+    """Private copy without descriptors. Geometries updated in it are delivered as well."""
+    touched_pairs: list[tuple[int, int]]
+    """Ids, smaller first, of the image pairs of the graph in which a matched keypoint moved."""
+    num_moved: int
+    """Keypoints that moved, by at least one float32 step."""
+
+
+def read_match_graph(path: str | os.PathLike[str], matches: Literal["inlier", "raw"]) -> MatchGraph:
+    """Read keypoints and matches: those of the verified two-view geometries, or the raw ones.
+
+    Keypoints that are not finite or lie outside their image are allowed here.
+    """
+    path = Path(path)
+    source = "two_view_geometries" if matches == "inlier" else "matches"
+    with (
+        closing(_open_input(path)) as connection,
+        tempfile.TemporaryDirectory(prefix="pixcli-") as folder,
+    ):
+        private = _copy_tables(connection, path, Path(folder), ("cameras", "images", "keypoints", source))
+        return _read_graph(private, matches, path)
+
+
+def check_output_path(input_path: str | os.PathLike[str], output_path: str | os.PathLike[str] | None) -> None:
+    """Raise a UserError, before any work is done, if the refined database could not be written there.
+
+    An existing output is refused, never replaced: it may be the only copy of hours of matching.
+    """
+    input_path = Path(input_path)
+    if output_path is None:
+        writable = os.access(input_path, os.W_OK) and os.access(input_path.parent, os.W_OK)
+        if input_path.exists() and not writable:
+            raise UserError(f"{input_path} or its folder is read-only: give an --output_path elsewhere")
+        return
+    output_path = Path(output_path)
+    if output_path.exists():
+        if input_path.exists() and output_path.samefile(input_path):
+            raise UserError(f"{output_path} is the input: leave --output_path out to refine it in place")
+        raise UserError(f"{output_path} exists already: remove it, or give another --output_path")
+    if not output_path.parent.is_dir():
+        raise UserError(f"the folder {output_path.parent} of --output_path does not exist: create it first")
+    if not os.access(output_path.parent, os.W_OK | os.X_OK):
+        raise UserError(f"the folder {output_path.parent} of --output_path is read-only: choose another one")
+
+
+@contextmanager
+def write_refined_database(
+    input_path: str | os.PathLike[str],
+    output_path: str | os.PathLike[str] | None,
+    graph: MatchGraph,
+    xy: npt.NDArray[np.float64],
+) -> Iterator[RefinedDatabase]:
+    """Move keypoints of a database to xy, (n, 2) COLMAP pixels, and deliver it as the with-block ends.
+
+    The block may update two-view geometries in what it is given. If it raises, or the process dies, nothing
+    has happened. Rows of keypoints that did not move stay bit-identical.
+
+    With an output path, a backup of the input is completed beside the output and then renamed. Without, the
+    changed rows go into the input in one SQLite transaction, which rolls back on its own when interrupted;
+    renaming a new file over the input instead would lose its owner and links, and would part it from the
+    write-ahead log of other programs that have it open.
+    """
+    input_path = Path(input_path)
+    check_output_path(input_path, output_path)
+    final = input_path if output_path is None else Path(output_path)
+    with ExitStack() as stack:
+        with _write_errors(final):
+            temporary = tempfile.TemporaryDirectory(prefix=".pixcli-", dir=final.parent)
+            folder = Path(stack.enter_context(temporary))
+            target = input_path if output_path is None else folder / "output.db"
+            with closing(_open_input(input_path)) as source:
+                if output_path is not None:
+                    _back_up(source, target)
+                private = _copy_tables(source, input_path, folder, tuple(_TABLES))
+            database = stack.enter_context(pycolmap.Database.open(private))
+            moved = _update_keypoints(database, graph, xy, input_path)
+        touched = _touched_pairs(graph, moved)
+        yield RefinedDatabase(database, touched, int(np.count_nonzero(moved)))
+        with _write_errors(final):
+            database.close()
+            _transfer(target, private, graph, moved, touched)
+            if output_path is not None:
+                _check_integrity(target, input_path)
+                sync(target)
+                target.rename(final)
+                sync(final.parent)
+
+
+def _open_input(path: Path) -> sqlite3.Connection:
+    """A read-only connection that leaves no trace beside the file."""
+    if not path.is_file():
+        raise UserError(f"there is no database {path}: check --database_path")
+    try:
+        with path.open("rb") as stream:
+            magic = stream.read(16)
+    except OSError as error:
+        raise UserError(f"{path} cannot be read: {error.strerror}") from error
+    if magic != b"SQLite format 3\0":
+        raise UserError(f"{path} is not a database: expected the SQLite file of `colmap feature_extractor`")
+    # Even a read-only connection leaves -wal and -shm files behind unless told that the file is immutable.
+    # But where there is a log, the newest rows may be in it; and what a program wrote before it was killed
+    # must be rolled back, which takes write access.
+    file = path.resolve()
+    mode = "immutable=1"
+    if file.with_name(f"{file.name}-wal").exists():
+        mode = "mode=ro"
+    if file.with_name(f"{file.name}-journal").exists():
+        mode = "mode=rw"
+    try:
+        connection = sqlite3.connect(f"{file.as_uri()}?{mode}", uri=True, timeout=_BUSY_SECONDS)
+        for table, needed in _TABLES.items():
+            columns = set(_columns(connection, table))
+            if not columns and table in ("cameras", "images"):
+                raise UserError(f"{path} is not a COLMAP database: it has no table {table}")
+            if missing := sorted(needed - columns):
+                raise UserError(
+                    f"{path} has an older schema: its table {table} lacks {', '.join(missing)}; "
+                    "extract and match again with COLMAP 3.4 or later"
+                )
+    except sqlite3.Error as error:
+        raise UserError(f"{path} cannot be read as a database: {error}") from error
+    return connection
+
+
+def _copy_tables(source: sqlite3.Connection, path: Path, folder: Path, tables: Sequence[str]) -> Path:
+    """Copy these tables of the database at path into a new one in folder, for pycolmap to open; its path."""
+    private = folder / "private.db"
+    pycolmap.Database.open(private).close()
+    try:
+        source.execute("ATTACH ? AS private", (str(private),))
+        source.execute("PRAGMA private.synchronous = OFF")
+        for table in tables:
+            names = ", ".join(_common_columns(source, table))
+            source.execute(f"INSERT INTO private.{table} ({names}) SELECT {names} FROM main.{table}")
+        source.commit()
+        source.execute("DETACH private")
+    except sqlite3.Error as error:
+        if "full" in str(error) or "disk I/O" in str(error):
+            raise UserError(f"no space in {folder.parent} for a working copy of {path}: {error}") from error
+        raise UserError(f"{path} cannot be read: {error}") from error
+    return private
+
+
+def _read_graph(private: Path, matches: str, path: Path) -> MatchGraph:
+    with _decode_errors(path), pycolmap.Database.open(private) as database:
+        images = _read_images(database, path)
+        keypoints = [_read_keypoints(database, image, path) for image in images]
+        offsets = np.concatenate([[0], np.cumsum([len(rows) for rows in keypoints], dtype=np.int64)])
+        if offsets[-1] == 0:
+            raise UserError(f"{path} holds no keypoints: run `colmap feature_extractor` on it first")
+        if offsets[-1] > np.iinfo(np.int32).max:
+            raise UserError(f"{path} holds {offsets[-1]} keypoints, more than the 2^31 that are supported")
+        pairs, pair_ptr, ids = _read_pairs(database, images, matches, path)
+        edges = np.empty((int(pair_ptr[-1]), 2), np.int32)
+        for k, (id1, id2) in enumerate(ids):
+            if matches == "inlier":
+                rows = database.read_two_view_geometry(id1, id2).inlier_matches
+            else:
+                rows = database.read_matches(id1, id2)
+            first, second = pairs[k]
+            limits = len(keypoints[first]), len(keypoints[second])
+            if (bad := np.flatnonzero((rows >= limits).any(axis=1))).size:
+                raise UserError(
+                    f"{path}: row {bad[0]} of the {matches} matches of {images[first].name} and "
+                    f"{images[second].name} is {tuple(rows[bad[0]].tolist())}, but they have {limits[0]} and "
+                    f"{limits[1]} keypoints: match these images again"
+                )
+            edges[pair_ptr[k] : pair_ptr[k + 1]] = rows + offsets[[first, second]]
+    return MatchGraph(images, keypoints, offsets, edges, pairs, pair_ptr)
+
+
+def _read_images(database: pycolmap.Database, path: Path) -> list[ImageRecord]:
+    cameras = {camera.camera_id: camera for camera in database.read_all_cameras()}
+    images = []
+    for image in sorted(database.read_all_images(), key=lambda image: str(image.name)):
+        if (camera := cameras.get(image.camera_id)) is None:
+            raise UserError(f"{path}: image {image.name} has camera {image.camera_id}, which does not exist")
+        images.append(ImageRecord(image.image_id, image.name, image.camera_id, camera.width, camera.height))
+    if not images:
+        raise UserError(f"{path} holds no images: run `colmap feature_extractor` on it first")
+    return images
+
+
+def _read_keypoints(database: pycolmap.Database, image: ImageRecord, path: Path) -> npt.NDArray[np.float32]:
+    rows: npt.NDArray[np.float32] = database.read_keypoints(image.image_id)
+    if len(rows) == 0:
+        return np.empty((0, 2), np.float32)
+    if rows.shape[1] not in (2, 4, 6):
+        raise UserError(f"{path}: keypoints of {image.name} have {rows.shape[1]} columns, not 2, 4 or 6")
+    return rows
+
+
+def _read_pairs(
+    database: pycolmap.Database, images: list[ImageRecord], matches: str, path: Path
+) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int64], list[tuple[int, int]]]:
+    """The image pairs that have matches, sorted by image index: indices, pair_ptr, and ids in that order."""
+    if matches == "inlier":
+        pair_ids, counts = database.read_two_view_geometry_num_inliers()
+    else:
+        pair_ids, counts = database.read_num_matches()
+    index = {image.image_id: i for i, image in enumerate(images)}
+    found: list[tuple[int, int, int, int, int]] = []
+    for pair_id, count in zip(pair_ids, counts, strict=True):
+        if count == 0:
+            continue
+        ids = pycolmap.pair_id_to_image_pair(pair_id)
+        if missing := [image_id for image_id in ids if image_id not in index]:
+            raise UserError(f"{path}: {matches} matches of image {missing[0]}, which does not exist")
+        (i, id1), (j, id2) = sorted((index[image_id], image_id) for image_id in ids)
+        found.append((i, j, id1, id2, count))
+    if not found:
+        if matches == "inlier":
+            command = "colmap exhaustive_matcher (or geometric_verifier, if it is matched already)"
+            raise UserError(f"{path} holds no two-view geometries: run {command} on it first")
+        raise UserError(f"{path} holds no matches: run `colmap exhaustive_matcher` on it first")
+    found.sort()
+    pairs = np.array([row[:2] for row in found], np.int32)
+    pair_ptr = np.concatenate([[0], np.cumsum([row[4] for row in found], dtype=np.int64)])
+    return pairs, pair_ptr, [row[2:4] for row in found]
+
+
+def _update_keypoints(
+    database: pycolmap.Database, graph: MatchGraph, xy: npt.NDArray[np.float64], path: Path
+) -> npt.NDArray[np.bool_]:
+    """Write the images that have moved keypoints; (n,) which keypoints moved."""
+    moved = np.zeros(len(xy), np.bool_)
+    for i, image in enumerate(graph.images):
+        rows = graph.keypoints[i]
+        if database.read_keypoints(image.image_id).tobytes() != rows.tobytes():
+            raise UserError(f"{path}: keypoints of {image.name} changed during the refinement; run it again")
+        span = slice(graph.offsets[i], graph.offsets[i + 1])
+        target = xy[span].astype(np.float32)
+        where = (target != rows[:, :2]).any(axis=1) & np.isfinite(target).all(axis=1)
+        if where.any():
+            rows = rows.copy()
+            rows[where, :2] = target[where]
+            database.update_keypoints(image.image_id, rows)
+            moved[span] = where
+    return moved
+
+
+def _touched_pairs(graph: MatchGraph, moved: npt.NDArray[np.bool_]) -> list[tuple[int, int]]:
+    touched = np.add.reduceat(moved[graph.edges].any(axis=1), graph.pair_ptr[:-1]) > 0
+    ids = [image.image_id for image in graph.images]
+    return [(min(ids[i], ids[j]), max(ids[i], ids[j])) for i, j in graph.pairs[touched].tolist()]
+
+
+def _transfer(
+    target: Path,
+    private: Path,
+    graph: MatchGraph,
+    moved: npt.NDArray[np.bool_],
+    touched: list[tuple[int, int]],
+) -> None:
+    """Carry what changed from the private copy into the target, in one transaction."""
+    rows = {
+        ("keypoints", "image_id"): [graph.images[i].image_id for i in np.unique(graph.image_index[moved])],
+        ("two_view_geometries", "pair_id"): [pycolmap.image_pair_to_pair_id(*pair) for pair in touched],
+    }
+    with closing(sqlite3.connect(target, timeout=_BUSY_SECONDS, isolation_level=None)) as connection:
+        connection.execute("ATTACH ? AS private", (str(private),))
+        connection.execute("BEGIN IMMEDIATE")  # closing the connection without COMMIT rolls back
+        for (table, key), ids in rows.items():
+            names = [name for name in _common_columns(connection, table) if name != key]
+            old = ", ".join(f"{table}.{name}" for name in names)
+            new = ", ".join(f"refined.{name}" for name in names)
+            connection.executemany(
+                f"UPDATE main.{table} SET ({', '.join(names)}) = ({new}) FROM private.{table} AS refined "
+                f"WHERE {table}.{key} = ? AND refined.{key} = {table}.{key} AND ({new}) IS NOT ({old})",
+                ((row_id,) for row_id in ids),
+            )
+        connection.execute("COMMIT")
+
+
+def _back_up(source: sqlite3.Connection, target: Path) -> None:
+    with closing(sqlite3.connect(target)) as connection:
+        source.backup(connection)
+        # A write-ahead log would part from the file when that is renamed; COLMAP turns it on again.
+        connection.execute("PRAGMA journal_mode = DELETE")
+
+
+def _check_integrity(target: Path, input_path: Path) -> None:
+    with closing(sqlite3.connect(target)) as connection:
+        (verdict,) = connection.execute("PRAGMA quick_check(1)").fetchone()
+    if verdict != "ok":
+        raise UserError(f"{input_path} is damaged: {verdict}; repair it with `sqlite3 FILE .recover`")
+
+
+def _columns(connection: sqlite3.Connection, table: str, schema: str = "main") -> list[str]:
+    rows = connection.execute("SELECT name FROM pragma_table_info(?, ?)", (table, schema))
+    return [name for (name,) in rows]
+
+
+def _common_columns(connection: sqlite3.Connection, table: str) -> list[str]:
+    """The columns of a table in both databases: those of older and newer schemas differ, also in order."""
+    private = set(_columns(connection, table, "private"))
+    return [name for name in _columns(connection, table) if name in private]
+
+
+@contextmanager
+def _decode_errors(path: Path) -> Iterator[None]:
+    """pycolmap raises these for rows whose size does not fit their data."""
+    try:
+        yield
+    except (RuntimeError, ValueError) as error:
+        raise UserError(f"{path} holds rows that COLMAP cannot decode: {error}") from error
+
+
+@contextmanager
+def _write_errors(path: Path) -> Iterator[None]:
+    """Tell in a user's words why path could not be written; pycolmap's errors are RuntimeErrors."""
+    try:
+        yield
+    except (sqlite3.Error, OSError, RuntimeError) as error:
+        reason = "another program is using it" if "locked" in str(error) else str(error)
+        raise UserError(f"{path} cannot be written: {reason}; nothing was changed") from error

@@ -1,0 +1,48 @@
+"""The JSON report of a run."""
+
+import json
+import math
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, is_dataclass
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .files import replacing
+
+SCHEMA = 1
+"""Raised by one whenever a key changes its meaning or disappears; new keys do not count."""
+
+
+def write_report(path: str | os.PathLike[str], command: str, contents: Mapping[str, Any]) -> None:
+    """Write {"schema", "command", **contents}, in this order, as JSON.
+
+    Contents may hold dataclasses, enums, paths, NumPy scalars and arrays. JSON knows no NaN and no infinity:
+    they become null. A report of feature_refiner holds: `options` (by group), `input` (images, keypoints,
+    pairs, edges, tracks), `keypoints` (count for each status), `shift` (median, p90, max in pixels), `cost`
+    (before, after), `verification`, `phases` (list of name, seconds, peak_memory_mb).
+    """
+    report = {"schema": SCHEMA, "command": command, **contents}
+    with replacing(path) as temporary:
+        text = json.dumps(_plain(report), indent=2, ensure_ascii=False, allow_nan=False)
+        temporary.write_text(text + "\n", encoding="utf-8")
+
+
+def _plain(value: Any) -> Any:
+    """The same value, of nothing but what JSON knows."""
+    if isinstance(value, Enum):
+        return value.name.lower()
+    if is_dataclass(value) and not isinstance(value, type):
+        return _plain(asdict(value))
+    if isinstance(value, Mapping):
+        return {_plain(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, np.ndarray | np.generic):
+        return _plain(value.tolist())
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    return str(value) if isinstance(value, Path) else value

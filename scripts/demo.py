@@ -1,0 +1,85 @@
+"""Shows on a synthetic scene with exact truth what refining keypoints does for a COLMAP model.
+
+usage: demo.py [FOLDER]     (default: build/demo; what was there is replaced)
+"""
+
+import dataclasses
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pycolmap
+
+from pixcli.cli.progress import print_table
+from pixcli.io.database import MatchGraph, read_match_graph
+from pixcli.synthetic.baseline import adjust_robustly, build_database, map_database
+from pixcli.synthetic.evaluation import center_errors, keypoint_errors, surface_errors
+
+WRONG_MATCH = 4.0  # pixels; errors beyond are counted, not averaged
+
+
+def main(folder: Path) -> None:
+    scene = folder / "scene"
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    pycolmap.logging.minloglevel = 2
+
+    size = ["--Synthetic.width", "800", "--Synthetic.height", "600", "--Synthetic.num_images", "12"]
+    generate = ["synthetic_dataset_generator", "--output_path", scene, *size]
+    step("Render 12 images of a synthetic scene", pixcli, *generate)
+    truth = pycolmap.Reconstruction(scene / "gt")
+    raw, refined = folder / "raw.db", folder / "refined.db"
+    step("Extract and match SIFT", build_database, truth, scene / "images", raw)
+    paths = ["--database_path", raw, "--output_path", refined, "--image_path", scene / "images"]
+    step("Refine the keypoints", pixcli, "feature_refiner", *paths)
+    matches = read_match_graph(raw, "inlier")
+    before = step("Map the raw keypoints", figures, raw, matches, truth, scene)
+    after = step("Map the refined keypoints", figures, refined, matches, truth, scene)
+    rows = [(name, before[name], after[name]) for name in before]
+    print_table("Errors against the exact truth", ("", "raw SIFT", "refined"), rows)
+
+
+def pixcli(*arguments: object) -> None:
+    subprocess.run([sys.executable, "-m", "pixcli", *map(str, arguments)], check=True)
+
+
+def step(title: str, function: Callable, *arguments: object):
+    """Calls a function and says what it is and how long it took."""
+    print(f"{title} ...", flush=True)
+    start = time.perf_counter()
+    result = function(*arguments)
+    print(f"  {time.perf_counter() - start:.1f} s", flush=True)
+    return result
+
+
+def figures(
+    database: Path, matches: MatchGraph, truth: pycolmap.Reconstruction, scene: Path
+) -> dict[str, str]:
+    """Maps a database and measures it against the truth."""
+    model = map_database(database, scene / "images")
+    adjust_robustly(model)
+    model_path = database.with_suffix("")
+    model_path.mkdir()
+    model.write(model_path)
+    # The same matches are judged before and after.
+    moved = dataclasses.replace(matches, keypoints=read_match_graph(database, "inlier").keypoints)
+    keypoints = keypoint_errors(truth, moved, scene / "depth")
+    right = keypoints[keypoints < WRONG_MATCH]
+    surface = 1000 * surface_errors(truth, model, scene / "surface.npz")
+    return {
+        "keypoints, median (px)": f"{np.median(right):.3f}",
+        "keypoints, mean (px)": f"{right.mean():.3f}",
+        "wrong matches (%)": f"{100 * (keypoints >= WRONG_MATCH).mean():.2f}",
+        "images registered": f"{model.num_reg_images()} of {len(truth.images)}",
+        "camera centres, mean (mm)": f"{1000 * center_errors(truth, model).mean():.3f}",
+        "points to surface, median (mm)": f"{np.median(surface):.3f}",
+        "points closer than 1 mm (%)": f"{100 * (surface < 1).mean():.1f}",
+    }
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]) if len(sys.argv) > 1 else Path(__file__).parents[1] / "build" / "demo")
