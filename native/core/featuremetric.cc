@@ -108,7 +108,7 @@ class Worker {
   std::vector<Edge> edges_;
   std::vector<Vec2> detected_, position_;
   std::vector<uint8_t> held_;
-  std::vector<PatchView> views_;
+  std::vector<PlacedPatch> views_;
 };
 
 Status Worker::InitialStatus(int32_t keypoint) const {

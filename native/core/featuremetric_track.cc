@@ -19,7 +19,7 @@ void TrackSolver::Reset(const std::vector<Vec2>& detected, const std::vector<Vec
   held_ = held;
 }
 
-void TrackSolver::SetLevel(const Sampling& sampling, const std::vector<PatchView>& views) {
+void TrackSolver::SetLevel(const Sampling& sampling, const std::vector<PlacedPatch>& views) {
   sampling_ = sampling;
   views_ = views;
   stride_ = RowStride(Dimension(sampling));
@@ -52,7 +52,7 @@ void TrackSolver::SetLevel(const Sampling& sampling, const std::vector<PatchView
 }
 
 void TrackSolver::SampleKeypoint(int32_t keypoint, const Vec2& at, float* rows, Gram* gram) const {
-  const PatchView& view = views_[keypoint];
+  const PlacedPatch& view = views_[keypoint];
   CurrentKernels().sample(sampling_, view.data, at[0] * view.scale[0] - .5 - view.corner[0],
                           at[1] * view.scale[1] - .5 - view.corner[1], rows);
   CurrentKernels().gram(rows, Dimension(sampling_), gram);

@@ -29,7 +29,7 @@ struct SolverSummary {
 };
 
 // A patch around a keypoint: image coordinate x is at x * scale - 0.5 - corner in its samples.
-struct PatchView {
+struct PlacedPatch {
   const void* data;
   Vec2 scale, corner;
 };
@@ -44,7 +44,7 @@ class TrackSolver {
   // they were detected.
   void Reset(const std::vector<Vec2>& detected, const std::vector<Vec2>& position,
              const std::vector<Edge>& edges, const std::vector<uint8_t>& held);
-  void SetLevel(const Sampling& sampling, const std::vector<PatchView>& views);
+  void SetLevel(const Sampling& sampling, const std::vector<PlacedPatch>& views);
 
   // Samples and linearises at the present positions; returns the cost.
   double Evaluate();
@@ -82,7 +82,7 @@ class TrackSolver {
   std::vector<Vec2> detected_, position_, lower_, upper_;
   std::vector<Edge> edges_;
   std::vector<uint8_t> held_;
-  std::vector<PatchView> views_;
+  std::vector<PlacedPatch> views_;
   std::vector<float> buffer_;
   float* held_rows_ = nullptr;
   State now_, next_;
