@@ -82,8 +82,8 @@ Array<Alignment> AlignPatchArrays(const Array<uint8_t>& buffer, const Array<int6
                                   const Array<double>& template_xy, const Array<double>& template_spacing,
                                   const Array<double>& perspective_deviation, const Array<int64_t>& job_ptr,
                                   const Array<int32_t>& job_patch, const Array<double>& starts,
-                                  int max_iterations, double max_excursion, double step_tolerance, bool translation,
-                                  int num_threads, const py::object& progress) {
+                                  int max_iterations, double max_excursion, double step_tolerance,
+                                  bool translation, int num_threads, const py::object& progress) {
   const py::ssize_t n = template_patch.size(), p = offset.size();
   Require(size.size() == 2 * p && origin.size() == 3 * p,
           "patches need offset (p,), size (p, 2), origin (p, 3)");
@@ -119,8 +119,8 @@ Array<Alignment> AlignPatchArrays(const Array<uint8_t>& buffer, const Array<int6
   PythonPoll poll(progress);
   {
     const py::gil_scoped_release release;
-    AlignPatches(patches, support, templates, jobs, {max_iterations, max_excursion, step_tolerance, translation},
-                 num_threads, poll.Function());
+    AlignPatches(patches, support, templates, jobs,
+                 {max_iterations, max_excursion, step_tolerance, translation}, num_threads, poll.Function());
   }
   poll.ThrowIfFailed();
   return alignment;

@@ -14,9 +14,9 @@ from pixcli.alignment.featuremetric import FeaturemetricAlignment
 from pixcli.alignment.result import AlignmentResult, Status
 from pixcli.alignment.tracks import Tracks, build_tracks
 from pixcli.alignment.verification import VerificationCounts, verify_pairs
+from pixcli.errors import UserError
 from pixcli.features.extraction import image_files
 from pixcli.features.streaming import Estimate
-from pixcli.errors import UserError
 from pixcli.io.covariance import write_covariances
 from pixcli.io.database import MatchGraph, check_output_path, read_match_graph, write_refined_database
 from pixcli.io.files import check_writable

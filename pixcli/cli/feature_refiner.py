@@ -10,7 +10,12 @@ from pixcli.cli.params import command
 from pixcli.cli.progress import print_table
 from pixcli.io.files import check_writable
 from pixcli.io.report import write_report
-from pixcli.options import CommonOptions, DenseFeaturesOptions, InterpolationOptions, KeypointAdjustmentOptions
+from pixcli.options import (
+    CommonOptions,
+    DenseFeaturesOptions,
+    InterpolationOptions,
+    KeypointAdjustmentOptions,
+)
 from pixcli.progress import Progress
 
 log = logging.getLogger(__name__)
