@@ -5,32 +5,25 @@
 
 #include <math.h>
 
-namespace pixcli {
-namespace PIXCLI_ISA {
+#include "core/lanes.h"
+
+namespace pixcli::PIXCLI_ISA {
 namespace {
 
-#if defined(__AVX512F__)
-constexpr int kLanes = 16;
-#elif defined(__AVX2__)
-constexpr int kLanes = 8;
-#else
-constexpr int kLanes = 4;
-#endif
-
-typedef float V4 __attribute__((vector_size(16)));
+constexpr int kLanes = kLanesOf<float>;
+typedef Vector<float, 4> V4;
 typedef float V4Unaligned __attribute__((vector_size(16), aligned(4)));
-typedef float V8 __attribute__((vector_size(32)));
-typedef int64_t Pair4 __attribute__((vector_size(32)));
-typedef float VN __attribute__((vector_size(kLanes * sizeof(float))));
-typedef int32_t VNInt __attribute__((vector_size(kLanes * sizeof(int32_t))));
+typedef Vector<float, 8> V8;
+typedef Vector<int64_t, 4> Pair4;
+typedef Lanes<float> VN;
+typedef Vector<int32_t, kLanes> VNInt;
 
 constexpr int kMaxPatch = 192;    // samples a side
 constexpr double kMaxStep = 1.5;  // pixels an iteration
 constexpr double kMaxWarpStep = 0.3;
 constexpr double kSettled = 0.15;  // pixels; the Hessian is kept from there on
 
-inline VN Load(const float* p) { return *reinterpret_cast<const VN*>(p); }
-inline void Store(float* p, VN v) { *reinterpret_cast<VN*>(p) = v; }
+inline VN Load(const float* p) { return *reinterpret_cast<const VN*>(p); }  // aligned
 inline VN Splat(float v) { return v - VN{}; }
 inline VN Abs(VN v) { return v < 0 ? -v : v; }
 inline VNInt Interleaved(int first) {
@@ -39,15 +32,6 @@ inline VNInt Interleaved(int first) {
   return order;
 }
 inline V4 LoadRow(const float* p) { return *reinterpret_cast<const V4Unaligned*>(p); }
-
-inline float Sum(VN v) {
-  alignas(64) float lane[kLanes];
-  Store(lane, v);
-  for (int half = kLanes / 2; half > 0; half /= 2) {
-    for (int i = 0; i < half; ++i) lane[i] += lane[i + half];
-  }
-  return lane[0];
-}
 
 // The samples of one patch as floats, with room to read four from the last one.
 struct Samples {
@@ -518,5 +502,4 @@ void Align(const PatchView& patch, const SupportView& support, const Template& t
 extern const AlignmentKernel kAlignmentKernel;
 const AlignmentKernel kAlignmentKernel = {MakeTemplate, Align};
 
-}  // namespace PIXCLI_ISA
-}  // namespace pixcli
+}  // namespace pixcli::PIXCLI_ISA

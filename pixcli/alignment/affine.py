@@ -1,7 +1,8 @@
-"""Keypoint adjustment by aligning what surrounds a keypoint to its track's root (docs/architecture.md, "Affine").
+"""Keypoint adjustment by aligning what surrounds a keypoint to the root of its track.
 
-The local warp between a keypoint and the root of its track is refined natively, on several supports of growing extent,
-each starting where the one before ended. The support whose predicted deviation is smallest decides.
+The local warp between a keypoint and the root is refined natively, on several supports of growing extent,
+each starting where the one before ended. The support whose predicted deviation is smallest decides. See "The
+affine strategy" in docs/architecture.md.
 """
 
 import hashlib
@@ -31,8 +32,8 @@ Bool = npt.NDArray[np.bool_]
 _STEP_TOLERANCE = 0.008  # pixels
 _WARP_SLACK = 1.15  # how much larger than its first guess a warped support may become inside its patch
 _SEARCH_SLACK = 1.7  # the same for warps that are searched for
-# Perspective over one image is about the sine of the angle between two views over the focal length; this is its
-# standard deviation times the longer side of the image.
+# The perspective part of a warp is about the sine of the angle between two views over the focal length; this
+# is its standard deviation times the longer side of the image.
 _PERSPECTIVE = 0.35
 
 
@@ -48,7 +49,7 @@ class _Jobs:
     @property
     def first_warp(self) -> Float64:
         known = np.isfinite(self.warps).all((2, 3)).argmax(1)
-        return self.warps[np.arange(len(self.warps)), known]
+        return np.asarray(self.warps[np.arange(len(self.warps)), known])
 
     @property
     def anchored(self) -> Bool:
@@ -57,7 +58,7 @@ class _Jobs:
 
 
 class AffineAlignment:
-    """What the affine strategy does to the keypoints of a graph; made first, so that its cost is known."""
+    """What the affine strategy does to the keypoints of a graph; its cost is known before it runs."""
 
     def __init__(
         self,
@@ -105,8 +106,8 @@ class AffineAlignment:
                     k, radius, samples, starts, size, previous, _offset(update, k * len(jobs.target))
                 )
                 status = self._judge(result)
-                # Depth edges, curvature and light bias wide supports: by how much grows with the square of what
-                # they extend over, as seen from the camera.
+                # Depth edges, curvature and light bias wide supports, about as the square of what they
+                # extend over.
                 extent = options.extent_deviation * (radius * step) ** 2 / self._size[jobs.source].max(1)
                 deviation = np.hypot(_deviation(result), extent)
                 better = (status == Status.MOVED) & (deviation < best)
@@ -139,13 +140,13 @@ class AffineAlignment:
         return _Jobs(source, target, np.stack(candidates, 1))
 
     def _plan_patches(self) -> tuple[Boxes, npt.NDArray[np.int32]]:
-        """The boxes to cut, image after image, and which (supports, 2, jobs) serve a job's root and keypoint."""
+        """The boxes to cut, ordered by image, and (supports, 2, jobs) which serve a root and a keypoint."""
         jobs, xy = self._jobs, self._graph.xy
         warp = jobs.first_warp
         ratio = np.sqrt(np.abs(np.linalg.det(warp)))
         keypoint, level, low, high = [], [], [], []
         for radius, step in self._options.support_list:
-            # The coarser of the two views gets nodes a step apart; the other one's lie as far apart as they must.
+            # The coarser of the two views has its nodes a step apart; the other's then lie further apart.
             root_level = level_of(step * np.maximum(1, 1 / ratio))
             spacing = step_of(root_level)
             target_level = level_of(spacing * ratio)
@@ -177,7 +178,8 @@ class AffineAlignment:
         for array in (boxes.level, boxes.corner, boxes.shape):
             digest.update(array.tobytes())
         layout = LevelLayout(1, np.dtype(np.uint8), boxes.shape)
-        contents = Contents({"patches": "scale space"}, [i.name for i in images], ptr, digest.hexdigest(), [layout])
+        names = [image.name for image in images]
+        contents = Contents({"patches": "scale space"}, names, ptr, digest.hexdigest(), [layout])
         scales = np.repeat(1 / pitch_of(boxes.level)[:, None], 2, 1)
 
         def make(index: int, image: npt.NDArray[np.float32]) -> list[Any]:

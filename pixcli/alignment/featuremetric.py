@@ -26,7 +26,7 @@ from pixcli.progress import Progress
 
 
 class FeaturemetricAlignment:
-    """What a featuremetric strategy does to the keypoints of a graph; made first, so that its cost is known."""
+    """What a featuremetric strategy does to the keypoints of a graph; its cost is known before it runs."""
 
     def __init__(
         self,

@@ -80,7 +80,7 @@ class Refinement:
 
 @dataclass(frozen=True)
 class Plan:
-    """A refinement before its work starts: the graph, its tracks and the strategy that will move keypoints."""
+    """A refinement before its work starts: the graph, its tracks and the strategy that moves keypoints."""
 
     graph: MatchGraph
     tracks: Tracks
@@ -206,9 +206,9 @@ def _announce(estimate: Estimate) -> None:
     available = available_memory()
     if available is not None and estimate.memory > available:
         raise UserError(
-            f"this needs {estimate.memory / 1e9:.1f} GB of memory, but {available / 1e9:.1f} GB are free: set "
-            "--DenseFeatures.use_cache 1 and --DenseFeatures.cache_path to keep patches in a file, or refine "
-            "parts with --image_list_path"
+            f"this needs {estimate.memory / 1e9:.1f} GB of memory, but {available / 1e9:.1f} GB are free: "
+            "keep patches in a file with --DenseFeatures.use_cache 1 and --DenseFeatures.cache_path, or "
+            "refine parts with --image_list_path"
         )
 
 

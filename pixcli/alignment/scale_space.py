@@ -1,8 +1,8 @@
 """Scale space: which level of an image shows a support unaliased, and the 8-bit patches cut from it.
 
-Level k is made for nodes 2^(k/4) pixels apart. Sampling by the cubic B-spline blurs by 1/sqrt(3) of a sample, so a
-level whose samples are as far apart as the nodes needs no blur of its own. From a step of 1.5 on, there are 1.5 samples
-a step, which the level's blur makes safe; below, the samples are the image's own pixels.
+Level k is made for nodes 2^(k/4) pixels apart. Sampling by the cubic B-spline blurs by 1/sqrt(3) of a sample,
+so a level whose samples are as far apart as the nodes needs no blur of its own. From a step of 1.5 on, there
+are 1.5 samples a step, which the level's blur makes safe; below, the samples are the image's own pixels.
 """
 
 from dataclasses import dataclass
@@ -29,7 +29,7 @@ def step_of(level: npt.ArrayLike) -> Float64:
 def level_of(step: npt.ArrayLike) -> Int32:
     """The level that is made for nodes nearest to `step` pixels apart."""
     levels = np.rint(LEVELS_PER_OCTAVE * np.log2(np.maximum(step, 1e-6)))
-    return np.clip(levels, 0, MAX_LEVEL).astype(np.int32)
+    return np.asarray(np.clip(levels, 0, MAX_LEVEL), np.int32)
 
 
 def pitch_of(level: npt.ArrayLike) -> Float64:
@@ -40,7 +40,7 @@ def pitch_of(level: npt.ArrayLike) -> Float64:
 def build_level(image: npt.NDArray[np.float32], level: int) -> npt.NDArray[np.float32]:
     """One level of an image (height, width). Sample (row, column) lies at ((column, row) + 0.5) * pitch."""
     pitch = float(pitch_of(level))
-    sigma = SPLINE_SIGMA * float(np.sqrt(max(step_of(level) ** 2 - pitch**2, 0)))
+    sigma = SPLINE_SIGMA * max(float(step_of(level)) ** 2 - pitch**2, 0.0) ** 0.5
     if sigma == 0:
         return image
     height, width = image.shape
@@ -87,7 +87,7 @@ class Boxes:
 
 
 def boxes_between(low: Float64, high: Float64, level: Int32, image_size: Float64) -> Boxes:
-    """Boxes with all samples that the spline needs from `low` to `high` (n, 2) in images of `image_size` (n, 2)."""
+    """Boxes with all samples that the spline needs from `low` to `high` (n, 2), inside the image."""
     pitch = pitch_of(level)[:, None]
     limit = np.maximum(np.floor(image_size / pitch), 1)
     with np.errstate(invalid="ignore"):

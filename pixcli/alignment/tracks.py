@@ -12,7 +12,7 @@ from pixcli.io.database import MatchGraph
 
 @dataclass(frozen=True)
 class Tracks:
-    """Sets of keypoints of different images that matches link; indices are global, as in the graph's edges."""
+    """Sets of keypoints of different images that matches link; indices are those of the graph's edges."""
 
     ptr: npt.NDArray[np.int64]
     """(tracks + 1,) the members of track t are members[ptr[t]:ptr[t + 1]], its root first."""
@@ -46,8 +46,8 @@ class Tracks:
 def build_tracks(graph: MatchGraph) -> Tracks:
     """Tracks from the edges of a graph; a track never holds two keypoints of one image.
 
-    Where two edges would put two keypoints of an image into one track, the weaker is not used: the one with the
-    lower score or, where scores are unknown, of the pair with fewer matches.
+    Where two edges would put two keypoints of an image into one track, the weaker is not used: the one with
+    the lower score or, where scores are unknown, of the pair with fewer matches.
     """
     scores = graph.scores
     if scores is None:

@@ -1,4 +1,4 @@
-"""First guesses of the local warps between keypoints: linear maps (2, 2) from pixels around one to the other."""
+"""First guesses of local warps: linear maps (2, 2) from the pixels around one keypoint to another's."""
 
 import numpy as np
 import numpy.typing as npt
@@ -9,7 +9,7 @@ Int = npt.NDArray[np.integer]
 
 NUM_NEIGHBORS = 12
 _MIN_NEIGHBORS = 5
-_RESIDUAL_SCALE = 1.5  # pixels: what detectors scatter, and what a surface departs from a plane among neighbours
+_RESIDUAL_SCALE = 1.5  # pixels: detectors scatter, and surfaces depart from planes among neighbours
 
 
 def frames_of(rows: npt.NDArray[np.float32]) -> Float64:
@@ -17,12 +17,12 @@ def frames_of(rows: npt.NDArray[np.float32]) -> Float64:
 
     4 columns hold scale and orientation, 6 columns a11 a12 a21 a22. The unit of frames does not matter.
     """
-    rows64 = rows.astype(np.float64)
+    rows64: Float64 = rows.astype(np.float64)
     if rows.shape[1] == 6:
-        return rows64[:, 2:].reshape(-1, 2, 2)
+        return np.asarray(rows64[:, 2:].reshape(-1, 2, 2))
     if rows.shape[1] == 4:
         cos, sin = np.cos(rows64[:, 3]), np.sin(rows64[:, 3])
-        return rows64[:, 2, None, None] * np.stack([cos, -sin, sin, cos], 1).reshape(-1, 2, 2)
+        return np.asarray(rows64[:, 2, None, None] * np.stack([cos, -sin, sin, cos], 1).reshape(-1, 2, 2))
     return np.full((len(rows), 2, 2), np.nan)
 
 
@@ -68,7 +68,7 @@ def warps_from_neighbors(xy: Float64, image: Int, matches: Int, source: Int, tar
 
 
 def _fit(a: Float64, b: Float64, center: Float64) -> Float64:
-    """Affine maps from a to b around centers, by iteratively reweighted least squares on the nearest points."""
+    """Affine maps from a to b around centers, by iteratively reweighted least squares on the nearest."""
     count = min(NUM_NEIGHBORS + 1, len(a))
     distance, index = cKDTree(a).query(center, count)
     reach = distance[:, -1:] + 1e-6
@@ -91,7 +91,7 @@ def _fit(a: Float64, b: Float64, center: Float64) -> Float64:
 
 
 def searched_warps() -> Float64:
-    """(24, 2, 2) rotations by 45 degrees and scales of 0.6, 1 and 1.6: for keypoints that nothing is known of."""
+    """(24, 2, 2) rotations by 45 degrees at scales of 0.6, 1 and 1.6, where nothing is known."""
     angle = np.arange(8) * np.pi / 4
     turns = np.stack([np.cos(angle), -np.sin(angle), np.sin(angle), np.cos(angle)], 1).reshape(8, 2, 2)
     return np.concatenate([scale * turns for scale in (1.0, 1.6, 1 / 1.6)])

@@ -26,10 +26,10 @@ def dense_feature_extractor(
 ) -> None:
     """Fill a cache of dense features that later commands use again.
 
-    The cache is the file of --DenseFeatures.cache_path. It holds what the strategy of keypoint adjustment aligns:
-    what is around the matched keypoints or, with --DenseFeatures.sparse 0 and a featuremetric strategy, whole
-    maps. Commands with the same options and --DenseFeatures.use_cache 1 read it instead of the images. A run that
-    was interrupted is taken up again.
+    The cache is the file of --DenseFeatures.cache_path. It holds what the strategy of keypoint adjustment
+    aligns: what is around the matched keypoints or, with --DenseFeatures.sparse 0 and a featuremetric
+    strategy, whole maps. Commands with the same options and --DenseFeatures.use_cache 1 read it instead of
+    the images. A run that was interrupted is taken up again.
     """
     if not features.cache_path:
         raise UserError("--DenseFeatures.cache_path is missing: it names the file to fill")

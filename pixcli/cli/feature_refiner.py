@@ -38,8 +38,8 @@ def feature_refiner(
 ) -> None:
     """Refine the keypoints of a COLMAP database.
 
-    Moves matched keypoints until what surrounds them agrees between images, and verifies the matches again. Run
-    it between COLMAP's matcher and mapper. Without --output_path the database is refined in place.
+    Moves matched keypoints until what surrounds them agrees between images, and verifies the matches again.
+    Run it between COLMAP's matcher and mapper. Without --output_path the database is refined in place.
     """
     if report_path is not None:
         check_writable(report_path)

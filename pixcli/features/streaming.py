@@ -62,7 +62,7 @@ class ImageItems:
         return Path(self.options.cache_path) if self.options.use_cache else None
 
     def estimate(self) -> Estimate:
-        """What fill() takes beside what make() takes. Raises UserError if a new cache does not fit on its disk."""
+        """What fill() takes beside make(). Raises UserError if a new cache does not fit on its disk."""
         pixels = max((image.size[0] * image.size[1] for image in self.images), default=0)
         decoders, bytes_per_pixel = self._num_decoders, 12 if self.color else 4
         images = pixels * (decoders * 3 + (decoders + 2) * bytes_per_pixel)

@@ -50,8 +50,8 @@ class KeypointAdjustmentOptions(OptionGroup):
     )
     extent_deviation: float = option(
         0.3,
-        "affine: what the extent of a support adds to its predicted deviation, in units of its extent squared "
-        "over the image's longer side. Larger values prefer smaller supports.",
+        "affine: what the extent of a support adds to its predicted deviation, in units of its extent "
+        "squared over the image's longer side. Larger values prefer smaller supports.",
         minimum=0,
     )
     min_correlation: float = option(0.8, "affine: a lower correlation rejects.", minimum=-1, maximum=1)
