@@ -11,7 +11,6 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from pixcli.errors import UserError
 from pixcli.io.images import image_hash, read_image
 from pixcli.io.patch_store import Contents, Items, PatchStore, check_disk, open_store
 from pixcli.options import DenseFeaturesOptions
@@ -51,10 +50,6 @@ class ImageItems:
     color: bool = False
     max_edge: int = 0
     """Longer images are reduced to it; 0: none."""
-
-    def __post_init__(self) -> None:
-        if self.options.use_cache and not self.options.cache_path:
-            raise UserError("DenseFeatures.use_cache is set: name the file by DenseFeatures.cache_path")
 
     @property
     def cache(self) -> Path | None:

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
+from pixcli.errors import UserError
 from pixcli.options.fields import OptionGroup, option, parse_numbers
 
 
@@ -43,6 +44,11 @@ class DenseFeaturesOptions(OptionGroup):
     color: bool = option(False, "image: RGB instead of grey.")
     spatial_bin_size: int = option(4, "dsift: side of one of the 4x4 bins, in pixels.", minimum=1, maximum=64)
     rootsift: bool = option(True, "dsift: square root of the L1-normalized descriptor.")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.use_cache and not self.cache_path:
+            raise UserError("DenseFeatures.use_cache is set: name the file by DenseFeatures.cache_path")
 
     @property
     def scales(self) -> tuple[float, ...]:

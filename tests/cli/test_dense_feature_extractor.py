@@ -36,7 +36,8 @@ def scene(tmp_path: Path) -> Path:
 
 def arguments(scene: Path, *more: str) -> list[str]:
     paths = ["--database_path", str(scene / "database.db"), "--image_path", str(scene / "images")]
-    return ["dense_feature_extractor", *paths, *more]
+    strategy = ["--KeypointAdjustment.strategy", "featuremetric"]
+    return ["dense_feature_extractor", *paths, *strategy, *more]
 
 
 def test_fills_a_cache_for_keypoints_with_matches(scene: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -46,7 +47,7 @@ def test_fills_a_cache_for_keypoints_with_matches(scene: Path, capsys: pytest.Ca
         main(arguments(scene, "--DenseFeatures.cache_path", str(cache), "--DenseFeatures.model", "dsift"))
         == 0
     )
-    assert "3 images, 6 keypoints with matches" in capsys.readouterr().err
+    assert "3 images, 30 keypoints, 3 matches in 1 pairs" in capsys.readouterr().err
     for path in (scene / "images").iterdir():
         path.touch()  # the content counts, not the time
     graph = read_match_graph(scene / "database.db", "inlier")

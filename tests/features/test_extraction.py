@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from pixcli.errors import UserError
-from pixcli.features import extraction, patches
-from pixcli.features.extraction import Extraction, ImageFile
+from pixcli.features import patches, streaming
+from pixcli.features.extraction import Extraction
 from pixcli.features.model import FeatureModel, load_model
+from pixcli.features.streaming import ImageFile
 from pixcli.io.images import read_image
 from pixcli.options import DenseFeaturesOptions
 from pixcli.progress import Progress
@@ -261,7 +262,7 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         names.append(path.name)
         return read(path, **options)
 
-    monkeypatch.setattr(extraction, "read_image", counting)
+    monkeypatch.setattr(streaming, "read_image", counting)
     return names
 
 

@@ -118,7 +118,7 @@ def test_keys_are_unique_and_carry_their_group():
 
 
 def test_lists_in_texts():
-    assert KeypointAdjustmentOptions().support_list == ((11, 2.0), (7, 2.0), (7, 1.0))
+    assert KeypointAdjustmentOptions(supports="8:1,11:2").support_list == ((8, 1.0), (11, 2.0))
     assert InterpolationOptions(nodes="0,0 1,-0.5").offsets == ((0.0, 0.0), (1.0, -0.5))
     assert DenseFeaturesOptions(pyramid_scales="1,.5").scales == (1.0, 0.5)
 
