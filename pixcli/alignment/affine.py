@@ -153,7 +153,7 @@ class AffineAlignment:
             reach = (radius * spacing)[:, None] * np.ones(2)
             slack = np.where(jobs.anchored, _WARP_SLACK, _SEARCH_SLACK)[:, None]
             extent = slack * radius * spacing[:, None] * np.abs(warp).sum(2)
-            extent += self._options.max_shift + pitch_of(target_level)[:, None]
+            extent += self._options.bound + pitch_of(target_level)[:, None]
             keypoint += [jobs.source, jobs.target]
             level += [root_level, target_level]
             low += [xy[jobs.source] - reach, xy[jobs.target] - extent]
@@ -225,7 +225,7 @@ class AffineAlignment:
             target_patch[order],
             warps,
             max_iterations=options.max_iterations,
-            max_excursion=3 * options.max_shift,
+            max_excursion=3 * options.bound,
             step_tolerance=_STEP_TOLERANCE,
             translation=options.warp == "translation",
             num_threads=options.num_threads,
@@ -252,7 +252,7 @@ class AffineAlignment:
             (Status.WEAK_TEXTURE, ~(_deviation(result) <= options.max_deviation)),
             (Status.DISTORTED, distorted & jobs.anchored),
             (Status.WORSE_SCORE, result["correlation"] < result["initial_correlation"]),
-            (Status.OUT_OF_BOUND, ~(shift <= options.max_shift)),
+            (Status.OUT_OF_BOUND, ~(shift <= options.bound)),
             (Status.LOW_CORRELATION, ~(result["correlation"] >= options.min_correlation)),
             (Status.LOW_CORRELATION, result["outcome"] == _core.OUTCOME_DIVERGED),
             (Status.WEAK_TEXTURE, result["outcome"] == _core.OUTCOME_FLAT),

@@ -103,6 +103,11 @@ def plan_refinement(
     Raises:
         UserError: the database or a list cannot be used, or there is too little memory or disk space.
     """
+    if adjustment.strategy == "affine" and (features.model != "image" or features.model_path):
+        raise UserError(
+            "--KeypointAdjustment.strategy affine aligns the images themselves: set --DenseFeatures.model "
+            "image, or a featuremetric strategy for other features"
+        )
     if not image_path.is_dir():
         raise UserError(f"there is no folder {image_path}: check --image_path")
     with progress.phase("read"):

@@ -30,15 +30,24 @@ class KeypointAdjustmentOptions(OptionGroup):
         "affine: align every keypoint to its track's root. featuremetric: make features agree over all "
         "matches of a track. topological_reference: the same over the matches with the root only.",
     )
-    warp: Literal["translation", "affine"] = option(
-        "affine", "What undoes the distortion between views: a position, or a linear map too."
-    )
     match_source: Literal["inlier", "raw"] = option("inlier", "Geometrically verified matches, or all.")
-    weight_by_score: bool = option(True, "Weight a match by its score, where one is known.")
+    bound: float = option(
+        4.0,
+        "How far a keypoint may move, in pixels (featuremetric: in x and in y). What would go further stays.",
+        minimum=0,
+    )
+    max_deviation: float = option(
+        0.5, "A larger predicted standard deviation of the position rejects, in pixels.", minimum=0
+    )
+    max_iterations: int = option(20, "Iterations of the solver.", minimum=1)
     reverify: bool = option(True, "Estimate the two-view geometries again after keypoints have moved.")
     num_threads: int = option(-1, "Threads; -1: all cores.", minimum=-1)
-    max_iterations: int = option(20, "Iterations of the solver.", minimum=1)
 
+    warp: Literal["translation", "affine"] = option(
+        "affine",
+        "affine: what is refined, the position alone or the local warp too. The featuremetric strategies "
+        "compare upright nodes.",
+    )
     supports: str = option(
         "5:1,8:1,14:1,11:2",
         "affine: grids of nodes to choose from for each keypoint, as radius in nodes:step in pixels. Each "
@@ -55,18 +64,14 @@ class KeypointAdjustmentOptions(OptionGroup):
         minimum=0,
     )
     min_correlation: float = option(0.8, "affine: a lower correlation rejects.", minimum=-1, maximum=1)
-    max_shift: float = option(3.0, "affine: a larger shift rejects, in pixels.", minimum=0)
-    max_deviation: float = option(
-        0.5, "A larger predicted standard deviation of the position rejects, in pixels.", minimum=0
-    )
     max_distortion: float = option(
         2.0,
         "affine: rejects where the local warp stretched more than this, or less than its inverse.",
         minimum=1,
     )
 
-    bound: float = option(
-        4.0, "featuremetric: how far a keypoint may move in x and in y, in pixels.", minimum=0
+    weight_by_score: bool = option(
+        True, "featuremetric: weight a match by its score, where one is known."
     )
     loss: Literal["trivial", "cauchy", "huber", "soft_l1", "arctan", "tukey"] = option(
         "cauchy", "featuremetric: robust loss on the feature distance."
