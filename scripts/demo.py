@@ -44,7 +44,9 @@ def main(folder: Path) -> None:
 
 
 def pixcli(*arguments: object) -> None:
-    subprocess.run([sys.executable, "-m", "pixcli", *map(str, arguments)], check=True)
+    # The installed command: `python -m pixcli` would find the source tree, which has no compiled modules.
+    program = Path(sys.executable).with_name("pixcli")
+    subprocess.run([program, *map(str, arguments)], check=True)
 
 
 def step(title: str, function: Callable, *arguments: object):
