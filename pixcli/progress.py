@@ -37,10 +37,15 @@ class Progress:
         start = time.perf_counter()
         with self._show(name, total) as update:
             yield update
-        self.phases.append(PhaseStats(name, time.perf_counter() - start, peak_memory_mb()))
-        log.debug(
-            "%s: %.2f s, peak memory %.0f MB", name, self.phases[-1].seconds, self.phases[-1].peak_memory_mb
-        )
+        seconds = time.perf_counter() - start
+        log.debug("%s: %.2f s, peak memory %.0f MB", name, seconds, peak_memory_mb())
+        # Work that is done in parts goes through the same phases again: they count together.
+        before = next((phase for phase in self.phases if phase.name == name), None)
+        stats = PhaseStats(name, seconds + (before.seconds if before else 0), peak_memory_mb())
+        if before:
+            self.phases[self.phases.index(before)] = stats
+        else:
+            self.phases.append(stats)
 
     def _show(self, name: str, total: int | None) -> AbstractContextManager[Update]:
         return nullcontext(lambda done: None)

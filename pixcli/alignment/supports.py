@@ -1,0 +1,250 @@
+"""Alignment of keypoints to roots on supports of growing extent: patches, native alignment, judgement."""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from numpy.lib.recfunctions import structured_to_unstructured
+
+from pixcli import _core
+from pixcli.alignment.result import Status
+from pixcli.alignment.scale_space import Boxes, boxes_between, cut_boxes, level_of, pitch_of, step_of
+from pixcli.features.streaming import Estimate, ImageFile, ImageItems
+from pixcli.io.database import MatchGraph
+from pixcli.io.patch_store import Contents, LevelLayout
+from pixcli.options import DenseFeaturesOptions, KeypointAdjustmentOptions
+from pixcli.progress import Progress, Update
+
+Float64 = npt.NDArray[np.float64]
+Int32 = npt.NDArray[np.int32]
+Bool = npt.NDArray[np.bool_]
+
+_STEP_TOLERANCE = 0.008  # pixels
+_WARP_SLACK = 1.15  # how much larger than its first guess a warped support may become inside its patch
+_SEARCH_SLACK = 1.7  # the same where the first guess was searched for
+# The perspective part of a warp is about the sine of the angle between two views over the focal length; this
+# is its standard deviation times the longer side of the image.
+_PERSPECTIVE = 0.35
+
+
+@dataclass(frozen=True)
+class Jobs:
+    """Keypoints to be aligned (`target`), each to a root (`source`); indices of the graph's keypoints."""
+
+    source: Int32
+    target: Int32
+    warp: Float64
+    """(m, 2, 2) first guess of the linear map from the root to the keypoint."""
+    searched: Bool
+    """(m,) whether that guess is the best of a search, of which the result may be far."""
+
+    def __len__(self) -> int:
+        return len(self.target)
+
+    def __getitem__(self, rows: slice | Bool) -> "Jobs":
+        return Jobs(self.source[rows], self.target[rows], self.warp[rows], self.searched[rows])
+
+
+class SupportAlignment:
+    """The alignment of some jobs, of which it plans the patches when it is made."""
+
+    def __init__(
+        self,
+        graph: MatchGraph,
+        jobs: Jobs,
+        images: Sequence[ImageFile],
+        features: DenseFeaturesOptions,
+        options: KeypointAdjustmentOptions,
+    ) -> None:
+        self._graph, self._jobs, self._options = graph, jobs, options
+        self._plan_patches()
+        self._patches = self._patch_items(images, features)
+
+    def estimate(self) -> Estimate:
+        """Bytes that run() will take. Raises UserError if a new cache does not fit on its disk."""
+        estimate = self._patches.estimate()
+        work = len(self._jobs) * (3 * _core.alignment_dtype.itemsize + 2 * 64 + 64)
+        return Estimate(estimate.memory + work, estimate.disk)
+
+    def fill_cache(self, progress: Progress) -> None:
+        """Make the patches and keep them in the cache for run()."""
+        self._patches.fill(progress).close()
+
+    def run(self, progress: Progress) -> tuple[npt.NDArray[Any], npt.NDArray[np.uint8]]:
+        """The alignment of each job on the support that decides, and its Status: MOVED, or why not.
+
+        Every support starts from where the one before ended or from the first guess, whichever correlates
+        better.
+        """
+        samples, starts = self._samples(progress)
+        jobs, options = self._jobs, self._options
+        best = np.full(len(jobs), np.inf)
+        chosen = np.zeros(len(jobs), _core.alignment_dtype)
+        reason = np.full(len(jobs), Status.INVALID, np.uint8)
+        guess = self._warps(jobs.warp[:, None])
+        previous = np.full_like(guess, np.nan)
+        longer_side = self._graph.image_size[jobs.source].max(1)
+        with progress.phase("align", len(jobs) * len(options.support_list)) as update:
+            for k, (radius, step) in enumerate(options.support_list):
+                candidates = np.concatenate([guess, previous], 1) if k else guess
+                result = self._align(k, samples, starts, candidates, _from(k * len(jobs), update))
+                status = self._judge(result)
+                # Depth edges, curvature and light bias wide supports, about as the square of what they
+                # extend over.
+                extent = options.extent_deviation * (radius * step) ** 2 / longer_side
+                deviation = np.hypot(_deviation(result), extent)
+                better = (status == Status.MOVED) & (deviation < best)
+                best[better] = deviation[better]
+                chosen[better] = result[better]
+                changed = better | (reason == Status.INVALID)
+                reason[changed] = status[changed]
+                usable = (result["outcome"] == 0) & (result["correlation"] > options.min_correlation - 0.1)
+                previous[usable, 0] = structured_to_unstructured(result["warp"][usable])
+        return chosen, reason
+
+    def search(self, warps: Float64, progress: Progress) -> Float64:
+        """(m, 2, 2) the linear map to which the best of `warps` (c, 2, 2) led on the smallest support."""
+        jobs = self._jobs
+        samples, starts = self._samples(progress)
+        candidates = self._warps(np.broadcast_to(warps, (len(jobs), *warps.shape)))
+        with progress.phase("search", len(jobs)) as update:
+            result = self._align(0, samples, starts, candidates, update)
+        found = structured_to_unstructured(result["warp"])[:, 2:6].reshape(-1, 2, 2)
+        usable = (result["outcome"] == 0) & (np.linalg.det(found) > 0.05)
+        return np.where(usable[:, None, None], found, jobs.warp)
+
+    def _plan_patches(self) -> None:
+        """Decide on the boxes to cut, ordered by image, and which serve a job's root and keypoint."""
+        jobs, xy, supports = self._jobs, self._graph.xy, self._options.support_list
+        ratio = np.sqrt(np.abs(np.linalg.det(jobs.warp)))
+        slack = np.where(jobs.searched, _SEARCH_SLACK, _WARP_SLACK)[:, None]
+        keypoint, level, low, high = [], [], [], []
+        for radius, step in supports:
+            # The coarser of the two views has its nodes a step apart; the other's then lie further apart.
+            root_level = level_of(step * np.maximum(1, 1 / ratio))
+            spacing = step_of(root_level)
+            target_level = level_of(spacing * ratio)
+            reach = (radius * spacing)[:, None] * np.ones(2)
+            extent = slack * radius * spacing[:, None] * np.abs(jobs.warp).sum(2)
+            extent += self._options.bound + pitch_of(target_level)[:, None]
+            keypoint += [jobs.source, jobs.target]
+            level += [root_level, target_level]
+            low += [xy[jobs.source] - reach, xy[jobs.target] - extent]
+            high += [xy[jobs.source] + reach, xy[jobs.target] + extent]
+        # One box serves all that is asked of a level around a keypoint; keypoints are ordered by image.
+        key = np.concatenate(keypoint).astype(np.int64) * 256 + np.concatenate(level)
+        unique, patch_of = np.unique(key, return_inverse=True)
+        lowest, highest = np.full((len(unique), 2), np.inf), np.full((len(unique), 2), -np.inf)
+        np.minimum.at(lowest, patch_of, np.concatenate(low))
+        np.maximum.at(highest, patch_of, np.concatenate(high))
+        self._keypoint = unique // 256
+        size = self._graph.image_size[self._keypoint]
+        self._boxes: Boxes = boxes_between(lowest, highest, (unique % 256).astype(np.int32), size)
+        self._patch_of = patch_of.reshape(len(supports), 2, len(jobs)).astype(np.int32)
+
+    def _patch_items(self, images: Sequence[ImageFile], features: DenseFeaturesOptions) -> ImageItems:
+        boxes = self._boxes
+        image = self._graph.image_index[self._keypoint]
+        ptr = np.searchsorted(image, np.arange(len(images) + 1)).astype(np.int64)
+        digest = hashlib.blake2b(digest_size=16)
+        for array in (boxes.level, boxes.corner, boxes.shape):
+            digest.update(array.tobytes())
+        layout = LevelLayout(1, np.dtype(np.uint8), boxes.shape)
+        names = [image.name for image in images]
+        contents = Contents({"patches": "scale space"}, names, ptr, digest.hexdigest(), [layout])
+        scales = np.repeat(1 / pitch_of(boxes.level)[:, None], 2, 1)
+
+        def make(index: int, image: npt.NDArray[np.float32]) -> list[Any]:
+            rows = slice(int(ptr[index]), int(ptr[index + 1]))
+            return [(cut_boxes(image, boxes, rows)[:, None], boxes.corner[rows], scales[rows])]
+
+        return ImageItems(images, contents, make, features)
+
+    def _samples(self, progress: Progress) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
+        """All samples of all patches, and where each patch starts."""
+        with self._patches.fill(progress) as store:
+            return store.flat(0)
+
+    def _warps(self, maps: Float64) -> Float64:
+        """(m, c, 8) warps of linear maps (m, c, 2, 2), each at the keypoint's place in the database."""
+        warps = np.zeros((*maps.shape[:2], 8))
+        warps[..., :2] = self._graph.xy[self._jobs.target, None]
+        warps[..., 2:6] = maps.reshape(*maps.shape[:2], 4)
+        return warps
+
+    def _align(
+        self,
+        support: int,
+        samples: npt.NDArray[np.uint8],
+        starts: npt.NDArray[np.int64],
+        candidates: Float64,
+        update: Update,
+    ) -> npt.NDArray[Any]:
+        """Align all jobs on one support, each from the candidate (m, c, 8) of highest correlation."""
+        options = self._options
+        root_patch, target_patch = self._patch_of[support]
+        # All jobs of one root and level share a template.
+        order = np.argsort(root_patch, kind="stable")
+        patch, first = np.unique(root_patch[order], return_index=True)
+        root = self._keypoint[patch]
+        aligned = _core.align_patches(
+            samples,
+            starts[:-1],
+            np.ascontiguousarray(self._boxes.shape[:, ::-1]),
+            self._boxes.geometry,
+            options.support_list[support][0],
+            options.window,
+            patch,
+            self._graph.xy[root],
+            step_of(self._boxes.level[patch]),
+            _PERSPECTIVE / self._graph.image_size[root].max(1),
+            np.append(first, len(order)).astype(np.int64),
+            target_patch[order],
+            candidates[order],
+            max_iterations=options.max_iterations,
+            max_excursion=3 * options.bound,
+            step_tolerance=_STEP_TOLERANCE,
+            translation=options.warp == "translation",
+            num_threads=options.num_threads,
+            progress=update,
+        )
+        result = np.empty_like(aligned)
+        result[order] = aligned
+        return result
+
+    def _judge(self, result: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
+        """MOVED where an alignment is to be trusted, else the reason why not."""
+        options, jobs = self._options, self._jobs
+        warp = structured_to_unstructured(result["warp"])
+        shift = np.linalg.norm(warp[:, :2] - self._graph.xy[jobs.target], axis=1)
+        with np.errstate(all="ignore"):
+            change = warp[:, 2:6].reshape(-1, 2, 2) @ np.linalg.inv(jobs.warp)
+        change[~np.isfinite(change).all((1, 2))] = 0
+        stretch = np.linalg.svd(change, compute_uv=False)
+        distorted = (stretch[:, 0] > options.max_distortion) | (stretch[:, 1] * options.max_distortion < 1)
+        distorted |= np.linalg.det(change) <= 0
+        status = np.full(len(result), Status.MOVED, np.uint8)
+        for reason, where in (
+            (Status.WEAK_TEXTURE, ~(_deviation(result) <= options.max_deviation)),
+            (Status.DISTORTED, distorted),
+            (Status.WORSE_SCORE, result["correlation"] < result["initial_correlation"]),
+            (Status.OUT_OF_BOUND, ~(shift <= options.bound)),
+            (Status.LOW_CORRELATION, ~(result["correlation"] >= options.min_correlation)),
+            (Status.LOW_CORRELATION, result["outcome"] == _core.OUTCOME_DIVERGED),
+            (Status.WEAK_TEXTURE, result["outcome"] == _core.OUTCOME_FLAT),
+            (Status.OUT_OF_IMAGE, result["outcome"] == _core.OUTCOME_OUTSIDE),
+        ):
+            status[where] = reason
+        return status
+
+
+def _from(first: int, update: Update) -> Update:
+    return lambda done: update(first + done)
+
+
+def _deviation(result: npt.NDArray[Any]) -> Float64:
+    """Predicted standard deviation of the position along one axis, in pixels."""
+    return np.asarray(np.sqrt((result["cov_xx"] + result["cov_yy"]) / 2))
