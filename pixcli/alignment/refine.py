@@ -80,7 +80,7 @@ class Refinement:
 
 @dataclass(frozen=True)
 class Plan:
-    """A refinement before its work starts: the matches, their tracks and the strategy that moves keypoints."""
+    """A refinement before its work starts: matches, their tracks and the strategy that moves keypoints."""
 
     database: MatchGraph
     """All matches of the database: those that an image list leaves out touch keypoints that move, too."""
