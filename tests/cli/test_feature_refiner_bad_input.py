@@ -264,6 +264,10 @@ OPTIONS = {
         ("--KeypointAdjustment.strategy", "featuremetric", "--Interpolation.ncc_normalize", "1"),
         "at least two in Interpolation.nodes",
     ),
+    "one channel": (
+        ("--KeypointAdjustment.strategy", "topological_reference"),
+        "a single channel of unit length is 1 everywhere: set DenseFeatures.l2_normalize",
+    ),
     "missing path": (("--image_path", ""), "--image_path is missing"),
 }
 

@@ -67,7 +67,7 @@ def test_interrupted(workplace, phase: str, in_place: bool) -> None:
     temporary.mkdir()
     outputs = ("--covariance_path", workplace.output.with_suffix(".h5"))
     outputs += ("--report_path", workplace.output.with_suffix(".json"))
-    strategy = ("--KeypointAdjustment.strategy", "featuremetric" if phase == "adjust" else "affine")
+    strategy = ("--preset", "pixsfm") if phase == "adjust" else ()
     interrupt(phase, workplace.arguments(*outputs, *strategy, in_place=in_place), temporary)
     assert workplace.database.read_bytes() == before
     assert workplace.files() == files

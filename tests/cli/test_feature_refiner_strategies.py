@@ -32,7 +32,7 @@ FEATUREMETRIC = {
     "dsift to the root": ("--KeypointAdjustment.strategy", "topological_reference", *DSIFT[2:]),
     "dsift, whole maps": (*DSIFT, "--DenseFeatures.sparse", "0"),
     "dsift, two scales": (*DSIFT, "--DenseFeatures.pyramid_scales", "1.0,0.5"),
-    "pixsfm with dsift": ("--preset", "pixsfm", *DSIFT[2:]),
+    "pixsfm": ("--preset", "pixsfm"),
     "grey nodes": NCC,
     "colour nodes": (*NCC, "--DenseFeatures.color", "1"),
 }

@@ -12,6 +12,8 @@ from PIL import Image
 
 from pixcli.io.database import read_match_graph
 
+DSIFT = ("--DenseFeatures.model", "dsift")
+
 
 def positions(path: Path) -> np.ndarray:
     return read_match_graph(path, "raw").xy
@@ -59,7 +61,7 @@ def test_keypoints_that_are_nowhere_stay_and_harm_no_others(workplace, refined) 
         return keypoints
 
     workplace.set_keypoints(change)
-    for options in ((), ("--KeypointAdjustment.strategy", "featuremetric", "--DenseFeatures.model", "dsift")):
+    for options in ((), ("--KeypointAdjustment.strategy", "featuremetric", *DSIFT)):
         assert workplace.run(*options).code == 0
         after = positions(workplace.output)
         np.testing.assert_array_equal(after[spoiled], nowhere)
@@ -77,6 +79,28 @@ def test_frames_that_are_no_frames(workplace) -> None:
     assert len(workplace.moved_images()) == 4
 
 
+def test_images_with_and_without_frames_and_one_without_keypoints(workplace) -> None:
+    with workplace.edited() as database:
+        for image_id in (1, 2, 3):
+            database.delete_two_view_geometry(image_id, 4)
+            database.delete_matches(image_id, 4)
+        database.update_keypoints(1, np.ascontiguousarray(database.read_keypoints(1)[:, :2]))
+        (alone,) = (image.name for image in database.read_all_images() if image.image_id == 4)
+    with closing(sqlite3.connect(workplace.database)) as connection:
+        connection.executescript("DELETE FROM keypoints WHERE image_id = 4")
+    (workplace.own_images() / alone).unlink()  # nothing of it is needed
+    assert workplace.run().code == 0
+    assert len(workplace.moved_images()) == 3
+
+
+def test_a_path_with_characters_that_mean_something_elsewhere(workplace, refined) -> None:
+    database = workplace.database.rename(workplace.database.with_name("a #?%20'b.db"))
+    output = workplace.output.with_name("file:c d?mode=ro.db")
+    paths = ("--database_path", database, "--image_path", workplace.images, "--output_path", output)
+    assert workplace.run_main(["feature_refiner", *map(str, paths)]).code == 0
+    np.testing.assert_array_equal(positions(output), refined.xy)
+
+
 @pytest.mark.parametrize("columns", [2, 6])
 def test_keypoints_at_the_border(workplace, columns: int) -> None:
     def change(_: str, rows: np.ndarray) -> np.ndarray:
@@ -91,7 +115,7 @@ def test_keypoints_at_the_border(workplace, columns: int) -> None:
     kept = workplace.output.with_name("kept.db")
     shutil.copy(workplace.output, kept)
     workplace.output.unlink()
-    assert workplace.run("--KeypointAdjustment.strategy", "topological_reference").code == 0
+    assert workplace.run("--KeypointAdjustment.strategy", "topological_reference", *DSIFT).code == 0
     assert np.isfinite(positions(workplace.output)).all()
 
 
