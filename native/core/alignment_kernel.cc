@@ -11,6 +11,7 @@ namespace pixcli::PIXCLI_ISA {
 namespace {
 
 constexpr int kLanes = kLanesOf<float>;
+typedef Vector<double, 2> V2;
 typedef Vector<float, 4> V4;
 typedef float V4Unaligned __attribute__((vector_size(16), aligned(4)));
 typedef Vector<float, 8> V8;
@@ -287,15 +288,19 @@ void AccumulateGradient(const Template& tmpl, const SupportView& support, Residu
     total += w;
     for (int p = 0; p < kNumParams; ++p) b[p] += wr * Load(tmpl.jacobian[p] + k);
   }
-  for (int p = 0; p < kNumParams; ++p) eq->b[p] = Sum(b[p]);
+  for (int p = 0; p < kNumParams; p += 4) {
+    const V4 sums = SumFour(b[p], b[p + 1], b[p + 2], b[p + 3]);
+    for (int q = 0; q < 4; ++q) eq->b[p + q] = sums[q];
+  }
   residual->variance = Sum(square) / Sum(total);
 }
 
-// The rows `first` to `last` - 1 of the lower triangle; in two calls, so that the sums stay in registers.
+// The rows `first` to `last` - 1 of the lower triangle; in several calls, so that the sums stay in registers.
 template <int first, int last>
 inline void AccumulateHessianRows(const Template& tmpl, const SupportView& support, const Residual& residual,
                                   NormalEquations* eq) {
-  VN h[(last * (last + 1) - first * (first + 1)) / 2] = {};
+  constexpr int kCount = (last * (last + 1) - first * (first + 1)) / 2;
+  VN h[(kCount + 3) / 4 * 4] = {};
   for (int k = 0; k < support.num_padded; k += kLanes) {
     const VN w = Load(residual.weight + k);
     for (int p = first, i = 0; p < last; ++p) {
@@ -303,8 +308,10 @@ inline void AccumulateHessianRows(const Template& tmpl, const SupportView& suppo
       for (int q = 0; q <= p; ++q, ++i) h[i] += wj * Load(tmpl.jacobian[q] + k);
     }
   }
+  float sums[(kCount + 3) / 4 * 4];
+  for (int i = 0; i < kCount; i += 4) Store(sums + i, SumFour(h[i], h[i + 1], h[i + 2], h[i + 3]));
   for (int p = first, i = 0; p < last; ++p) {
-    for (int q = 0; q <= p; ++q, ++i) eq->h[p][q] = Sum(h[i]);
+    for (int q = 0; q <= p; ++q, ++i) eq->h[p][q] = sums[i];
   }
 }
 
@@ -349,16 +356,18 @@ void Freeze(int first, NormalEquations* eq) {
   }
 }
 
-void Solve(const double l[kNumParams][kNumParams], const double b[kNumParams], double x[kNumParams]) {
+// For one right-hand side or, as a vector, for several.
+template <class T>
+void Solve(const double l[kNumParams][kNumParams], const T b[kNumParams], T x[kNumParams]) {
 #pragma GCC unroll 8
   for (int i = 0; i < kNumParams; ++i) {
-    double s = b[i];
+    T s = b[i];
     for (int k = 0; k < i; ++k) s -= l[i][k] * x[k];
     x[i] = s * l[i][i];
   }
 #pragma GCC unroll 8
   for (int i = kNumParams - 1; i >= 0; --i) {
-    double s = x[i];
+    T s = x[i];
     for (int k = i + 1; k < kNumParams; ++k) s -= l[k][i] * x[k];
     x[i] = s * l[i][i];
   }
@@ -408,7 +417,7 @@ double Compose(const double d[kNumParams], double spacing, Warp* a, double* warp
 // noisy as well, by kGradientNoise times that (per node squared) in any direction.
 constexpr double kGradientNoise = 1.4;
 void MultiplyGradientNoise(const SupportView& support, double variance, double spacing,
-                           const double x[kNumParams], double product[kNumParams]) {
+                           const V2 x[kNumParams], V2 product[kNumParams]) {
   const double noise = kGradientNoise * variance / (spacing * spacing);
   const double first = noise * support.second_moment, second = noise * support.fourth_moment;
   for (int p = 0; p < 2; ++p) {
@@ -461,22 +470,25 @@ void PositionCovariance(const Template& tmpl, const SupportView& support, const 
   // the correlation leaves about two thirds; the perspective is held by its prior.
   const double fitted = 1.5 * ((num_free < 6 ? num_free : 6) + 2);
   const double variance = residual.variance / fmax(1 - fitted / support.independent, .25);
+  // Two rows of the inverse Hessian, from which the noise is taken out to first order: beyond, what disagrees
+  // for other reasons would be taken for noise.
+  V2 rows[kNumParams], noise[kNumParams];
+  const V2 unit[kNumParams] = {{1, 0}, {0, 1}};
+  Solve(l, unit, rows);
+  MultiplyGradientNoise(support, variance / 2, tmpl.spacing, rows, noise);
+  for (int p = 0; p < kNumParams; ++p) noise[p] = (p < num_free ? noise[p] : V2{}) + unit[p];
+  Solve(l, noise, rows);
   alignas(64) float influence[2][kMaxNodes + kLanes];  // of each node on the position
-  for (int i = 0; i < 2; ++i) {
-    // The noise in the Hessian is taken out to first order; beyond, what disagrees for other reasons would be
-    // taken for noise.
-    double unit[kNumParams] = {}, row[kNumParams], noise[kNumParams];
-    unit[i] = 1;
-    Solve(l, unit, row);
-    MultiplyGradientNoise(support, variance / 2, tmpl.spacing, row, noise);
-    for (int p = num_free; p < kNumParams; ++p) noise[p] = 0;
-    noise[i] += 1;
-    Solve(l, noise, row);
-    for (int k = 0; k < support.num_padded; k += kLanes) {
-      VN sum{};
-      for (int p = 0; p < num_free; ++p) sum += static_cast<float>(row[p]) * Load(tmpl.jacobian[p] + k);
-      Store(influence[i] + k, Load(residual.weight + k) * sum);
+  for (int k = 0; k < support.num_padded; k += kLanes) {
+    VN x{}, y{};
+    for (int p = 0; p < kNumParams; ++p) {
+      const VN j = Load(tmpl.jacobian[p] + k);
+      x += static_cast<float>(rows[p][0]) * j;
+      y += static_cast<float>(rows[p][1]) * j;
     }
+    const VN w = Load(residual.weight + k);
+    Store(influence[0] + k, w * x);
+    Store(influence[1] + k, w * y);
   }
   const int side = 2 * static_cast<int>(support.radius) + 1;
   const NodeField on_x(influence[0], side), on_y(influence[1], side);
