@@ -1,0 +1,245 @@
+// The residual of an alignment, its normal equations and the covariance of the position, for kernel sources
+// only.
+#pragma once
+
+#include "core/patch_sampling.h"
+
+namespace pixcli::PIXCLI_ISA {
+namespace {
+
+typedef Vector<double, 2> V2;
+
+struct Residual {
+  alignas(
+      64) float value[kMaxNodes];  // samples first, then their difference to the template at its best gain
+  alignas(64) float weight[kMaxNodes];  // of the window and Huber's
+  float correlation;
+  float limit;  // of Huber's loss: twice the robust deviation
+  double variance;
+};
+
+struct NormalEquations {
+  double h[kNumParams][kNumParams];  // lower triangle
+  double b[kNumParams];
+};
+
+// Turns samples into the residual. Returns their deviation; correlation and residual are meaningless if it is
+// tiny.
+float CompareWith(const Template& tmpl, const SupportView& support, Residual* residual) {
+  const float shift = residual->value[support.num_nodes / 2];  // keeps the sum of squares from cancelling
+  VN sum{}, square{}, dot{};
+  for (int k = 0; k < support.num_padded; k += kLanes) {
+    const VN d = Load(residual->value + k) - shift, wd = Load(support.weight + k) * d;
+    sum += wd;
+    square += wd * d;
+    dot += wd * Load(tmpl.value + k);
+  }
+  const float mean = Sum(sum), deviation = sqrtf(fmaxf(Sum(square) - mean * mean, 0));
+  residual->correlation = Sum(dot) / deviation;
+  const float scale = 1 / (deviation * fmaxf(residual->correlation, .1f));
+  const VN offset = Splat((shift + mean) * scale);
+  VN absolute{};
+  for (int k = 0; k < support.num_padded; k += kLanes) {
+    const VN r = Load(residual->value + k) * scale - offset - Load(tmpl.value + k);
+    Store(residual->value + k, r);
+    absolute += Load(support.weight + k) * Abs(r);
+  }
+  residual->limit = 2 * (1.2533f * Sum(absolute) + 1e-9f);
+  return deviation;
+}
+
+// Huber's weights, the residual's robust variance and the gradient of half its square.
+void AccumulateGradient(const Template& tmpl, const SupportView& support, Residual* residual,
+                        NormalEquations* eq) {
+  const VN limit = Splat(residual->limit);
+  VN b[kNumParams] = {}, square{}, total{};
+  for (int k = 0; k < support.num_padded; k += kLanes) {
+    const VN r = Load(residual->value + k), size = Abs(r);
+    VN w = Load(support.weight + k);
+    w = size > limit ? w * limit / size : w;
+    Store(residual->weight + k, w);
+    const VN wr = w * r;
+    square += wr * r;
+    total += w;
+    for (int p = 0; p < kNumParams; ++p) b[p] += wr * Load(tmpl.jacobian[p] + k);
+  }
+  for (int p = 0; p < kNumParams; p += 4) {
+    const V4 sums = SumFour(b[p], b[p + 1], b[p + 2], b[p + 3]);
+    for (int q = 0; q < 4; ++q) eq->b[p + q] = sums[q];
+  }
+  residual->variance = Sum(square) / Sum(total);
+}
+
+// The rows `first` to `last` - 1 of the lower triangle; in several calls, so that the sums stay in registers.
+template <int first, int last>
+inline void AccumulateHessianRows(const Template& tmpl, const SupportView& support, const Residual& residual,
+                                  NormalEquations* eq) {
+  constexpr int kCount = (last * (last + 1) - first * (first + 1)) / 2;
+  VN h[(kCount + 3) / 4 * 4] = {};
+  for (int k = 0; k < support.num_padded; k += kLanes) {
+    const VN w = Load(residual.weight + k);
+    for (int p = first, i = 0; p < last; ++p) {
+      const VN wj = w * Load(tmpl.jacobian[p] + k);
+      for (int q = 0; q <= p; ++q, ++i) h[i] += wj * Load(tmpl.jacobian[q] + k);
+    }
+  }
+  float sums[(kCount + 3) / 4 * 4];
+  for (int i = 0; i < kCount; i += 4) Store(sums + i, SumFour(h[i], h[i + 1], h[i + 2], h[i + 3]));
+  for (int p = first, i = 0; p < last; ++p) {
+    for (int q = 0; q <= p; ++q, ++i) eq->h[p][q] = sums[i];
+  }
+}
+
+void AccumulateHessian(const Template& tmpl, const SupportView& support, const Residual& residual,
+                       NormalEquations* eq) {
+  AccumulateHessianRows<0, 4>(tmpl, support, residual, eq);
+  AccumulateHessianRows<4, 6>(tmpl, support, residual, eq);
+  AccumulateHessianRows<6, 8>(tmpl, support, residual, eq);
+}
+
+// The weight of the prior of the perspective part, whose parameters are in units of h * spacing^2.
+double PerspectivePrior(const Template& tmpl, const SupportView& support, double variance) {
+  const double deviation = tmpl.perspective_deviation * tmpl.spacing * tmpl.spacing;
+  return variance / (support.independent * deviation * deviation);
+}
+
+// Cholesky factor of a lower triangle, with the inverse of its diagonal; false if it is not positive
+// definite.
+bool Factor(const double h[kNumParams][kNumParams], double l[kNumParams][kNumParams]) {
+#pragma GCC unroll 8
+  for (int i = 0; i < kNumParams; ++i) {
+    for (int j = 0; j <= i; ++j) {
+      double s = h[i][j];
+      for (int k = 0; k < j; ++k) s -= l[i][k] * l[j][k];
+      if (i != j) {
+        l[i][j] = s * l[j][j];
+      } else if (s > 1e-12 * h[i][i]) {
+        l[i][i] = 1 / sqrt(s);
+      } else {
+        return false;
+      }
+    }
+  }
+  return true;
+}
+
+// Takes the parameters from `first` on out of the normal equations.
+void Freeze(int first, NormalEquations* eq) {
+  for (int p = first; p < kNumParams; ++p) {
+    for (int q = 0; q < p; ++q) eq->h[p][q] = 0;
+    eq->h[p][p] = 1;
+  }
+}
+
+// For one right-hand side or, as a vector, for several.
+template <class T>
+void Solve(const double l[kNumParams][kNumParams], const T b[kNumParams], T x[kNumParams]) {
+#pragma GCC unroll 8
+  for (int i = 0; i < kNumParams; ++i) {
+    T s = b[i];
+    for (int k = 0; k < i; ++k) s -= l[i][k] * x[k];
+    x[i] = s * l[i][i];
+  }
+#pragma GCC unroll 8
+  for (int i = kNumParams - 1; i >= 0; --i) {
+    T s = x[i];
+    for (int k = i + 1; k < kNumParams; ++k) s -= l[k][i] * x[k];
+    x[i] = s * l[i][i];
+  }
+}
+
+// What noise of `variance` in the template's normalised samples adds to the Hessian, times x: gradients are
+// noisy as well, by kGradientNoise times that (per node squared) in any direction.
+constexpr double kGradientNoise = 1.4;
+void MultiplyGradientNoise(const SupportView& support, double variance, double spacing,
+                           const V2 x[kNumParams], V2 product[kNumParams]) {
+  const double noise = kGradientNoise * variance / (spacing * spacing);
+  const double first = noise * support.second_moment, second = noise * support.fourth_moment;
+  for (int p = 0; p < 2; ++p) {
+    product[p] = noise * x[p] - first * x[p + 6];
+    product[p + 6] = second * x[p + 6] - first * x[p];
+  }
+  for (int p = 2; p < 6; ++p) product[p] = first * x[p];
+}
+
+// A field over the support's nodes, row by row with a border of zeros.
+class NodeField {
+ public:
+  NodeField(const float* values, int side) : side_(side), stride_(side + 2) {
+    Clear(-1, 2 * stride_ + 1);
+    for (int r = 0; r < side; ++r) {
+      float* row = At((r + 2) * stride_ + 1);
+      for (int c = 0; c < side; c += kLanes) Store(row + c, LoadAs<VN>(values + r * side + c));
+      row[side] = row[side + 1] = 0;
+    }
+    Clear((side + 2) * stride_, (side + 4) * stride_ + kLanes);
+  }
+
+  // One vector of the field, smoothed so that white noise would get the correlation of the spline's samples a
+  // step apart, wherever nodes fall between them: .49, two steps apart .05, at a variance of 1.
+  VN Smoothed(int k) const {
+    return (Row(k - stride_) + kMiddle * Row(k) + Row(k + stride_)) * (1 / (2 + kMiddle * kMiddle));
+  }
+  int begin() const { return stride_; }  // of what smoothing leaves other than zero
+  int end() const { return (side_ + 3) * stride_; }
+
+ private:
+  static constexpr int kMaxSide = 31;
+  static constexpr float kMiddle = 3.64f;
+  VN Row(int k) const { return LoadAs<VN>(At(k - 1)) + kMiddle * LoadAs<VN>(At(k)) + LoadAs<VN>(At(k + 1)); }
+  void Clear(int begin, int end) {
+    for (int k = begin; k < end; ++k) *At(k) = 0;
+  }
+  float* At(int k) { return data_ + 1 + k; }
+  const float* At(int k) const { return data_ + 1 + k; }
+
+  int side_, stride_;
+  float data_[(kMaxSide + 4) * (kMaxSide + 2) + 3 * kLanes];
+};
+
+// The covariance of the position: noise of the residual's variance, half of it the template's, carried
+// through the solution. Neighbouring nodes share samples, which correlates their noise.
+void PositionCovariance(const Template& tmpl, const SupportView& support, const Residual& residual,
+                        int num_free, const double l[kNumParams][kNumParams], Alignment* a) {
+  // Each parameter, gain and bias among them, has taken an independent sample out of the residual, of which
+  // the correlation leaves about two thirds; the perspective is held by its prior.
+  const double fitted = 1.5 * ((num_free < 6 ? num_free : 6) + 2);
+  const double variance = residual.variance / fmax(1 - fitted / support.independent, .25);
+  // Two rows of the inverse Hessian, from which the noise is taken out to first order: beyond, what disagrees
+  // for other reasons would be taken for noise.
+  V2 rows[kNumParams], noise[kNumParams];
+  const V2 unit[kNumParams] = {{1, 0}, {0, 1}};
+  Solve(l, unit, rows);
+  MultiplyGradientNoise(support, variance / 2, tmpl.spacing, rows, noise);
+  for (int p = 0; p < kNumParams; ++p) noise[p] = (p < num_free ? noise[p] : V2{}) + unit[p];
+  Solve(l, noise, rows);
+  alignas(64) float influence[2][kMaxNodes + kLanes];  // of each node on the position
+  for (int k = 0; k < support.num_padded; k += kLanes) {
+    VN x{}, y{};
+    for (int p = 0; p < kNumParams; ++p) {
+      const VN j = Load(tmpl.jacobian[p] + k);
+      x += static_cast<float>(rows[p][0]) * j;
+      y += static_cast<float>(rows[p][1]) * j;
+    }
+    const VN w = Load(residual.weight + k);
+    Store(influence[0] + k, w * x);
+    Store(influence[1] + k, w * y);
+  }
+  const int side = 2 * static_cast<int>(support.radius) + 1;
+  const NodeField on_x(influence[0], side), on_y(influence[1], side);
+  VN xx{}, xy{}, yy{};
+  for (int k = on_x.begin(); k < on_x.end(); k += kLanes) {
+    const VN x = on_x.Smoothed(k), y = on_y.Smoothed(k);
+    xx += x * x;
+    xy += x * y;
+    yy += y * y;
+  }
+  const double p = variance * Sum(xx), q = variance * Sum(xy), r = variance * Sum(yy);
+  const Warp& w = a->warp;
+  a->cov_xx = w.a11 * w.a11 * p + 2 * w.a11 * w.a12 * q + w.a12 * w.a12 * r;
+  a->cov_xy = w.a11 * w.a21 * p + (w.a11 * w.a22 + w.a12 * w.a21) * q + w.a12 * w.a22 * r;
+  a->cov_yy = w.a21 * w.a21 * p + 2 * w.a21 * w.a22 * q + w.a22 * w.a22 * r;
+}
+
+}  // namespace
+}  // namespace pixcli::PIXCLI_ISA
