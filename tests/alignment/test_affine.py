@@ -251,7 +251,7 @@ def test_keypoints_without_frames_end_nearly_as_well(small_scene, graph, refined
 
 
 def test_the_chosen_support_is_not_far_from_the_best(small_scene, graph, refined, errors_of):
-    """On images as small as these, the extent of a support counts much; scripts/bench/accuracy.py has others."""
+    """Images are small here, where the extent counts much; scripts/bench/accuracy.py has others."""
     before = errors_of()
     chosen = np.median(right_errors(errors_of(refined.xy), before))
     for support in KeypointAdjustmentOptions().supports.split(","):
