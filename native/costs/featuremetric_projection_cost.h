@@ -1,0 +1,206 @@
+// f(projection of X) - reference: featuremetric bundle adjustment, and its maps of distances.
+#pragma once
+
+#include <algorithm>
+#include <array>
+#include <memory>
+#include <type_traits>
+#include <vector>
+
+#include "core/interpolation.h"
+#include "costs/projection_cost.h"
+
+namespace pixcli {
+
+// Exactly the same ‖r‖², Jᵀr and JᵀJ in three rows: the Cholesky factor of the Gram matrix of [u v r].
+// residuals (3,), slope (3, 2) or null.
+inline void Compress(const ResidualGram& gram, double* residuals, double* slope) {
+  // Below this share of what it was, a pivot is rounding.
+  constexpr double kRounding = 1e-14;
+  const double l00 = std::sqrt(gram.uu), inverse0 = l00 > 0 ? 1 / l00 : 0;
+  const double l10 = gram.uv * inverse0, r0 = gram.ur * inverse0;
+  const double rest = gram.vv - l10 * l10;
+  const double l11 = rest > kRounding * gram.vv ? std::sqrt(rest) : 0;
+  const double r1 = l11 > 0 ? (gram.vr - l10 * r0) / l11 : 0;
+  residuals[0] = r0, residuals[1] = r1;
+  residuals[2] = std::sqrt(std::max(gram.rr - r0 * r0 - r1 * r1, 0.0));
+  if (slope == nullptr) return;
+  const double rows[6] = {l00, l10, 0, l11, 0, 0};
+  std::copy_n(rows, 6, slope);
+}
+
+// The patches of observations and the references that they are compared with, shared by the costs of a
+// problem. Patches are borrowed, `owner` keeps them; references (m, D) are copied.
+class ReferencedPatches {
+ public:
+  ReferencedPatches(const void* data, Storage storage, std::array<int64_t, 4> shape,
+                    std::vector<Placement> placements, const InterpolationOptions& options,
+                    const double* references, int64_t num_references, bool portable,
+                    std::shared_ptr<const void> owner)
+      : options_(options),
+        kernels_(portable ? PortableKernels() : CurrentKernels()),
+        sampling_(MakeSampling(options_, storage, shape[1], shape[2], shape[3])),
+        data_(static_cast<const char*>(data)),
+        placements_(std::move(placements)),
+        num_references_(num_references),
+        owner_(std::move(owner)) {
+    const int64_t dimension = Dimension(sampling_), padded = PaddedDimension(dimension);
+    const auto copy = [&](auto* to) {
+      to->assign(num_references * padded, 0);
+      for (int64_t m = 0; m < num_references; ++m) {
+        for (int64_t k = 0; k < dimension; ++k) {
+          (*to)[m * padded + k] =
+              static_cast<typename std::decay_t<decltype(*to)>::value_type>(references[m * dimension + k]);
+        }
+      }
+    };
+    double_precision() ? copy(&references_double_) : copy(&references_);
+  }
+  ReferencedPatches(const ReferencedPatches&) = delete;  // sampling_ points into options_
+
+  int64_t size() const { return static_cast<int64_t>(placements_.size()); }
+  int64_t num_references() const { return num_references_; }
+  const Sampling& sampling() const { return sampling_; }
+  const Kernels& kernels() const { return kernels_; }
+  const Placement& placement(int64_t patch) const { return placements_[patch]; }
+  const void* patch(int64_t patch) const { return data_ + patch * PatchBytes(sampling_); }
+  // Doubles are sampled in double precision; half and float in single, which is exact to their own rounding.
+  bool double_precision() const { return sampling_.storage == Storage::kDouble; }
+
+  template <class R>
+  const R* reference(int64_t index) const {
+    const int64_t offset = index * PaddedDimension(Dimension(sampling_));
+    if constexpr (std::is_same_v<R, double>) {
+      return references_double_.data() + offset;
+    } else {
+      return references_.data() + offset;
+    }
+  }
+
+ private:
+  InterpolationOptions options_;
+  const Kernels& kernels_;
+  Sampling sampling_;
+  const char* data_;
+  std::vector<Placement> placements_;
+  int64_t num_references_;
+  std::shared_ptr<const void> owner_;
+  std::vector<float> references_;
+  std::vector<double> references_double_;
+};
+
+// Parameters are those of the projection. Three rows, or one for each channel and node if not `compressed`:
+// the oracle of the former.
+class FeaturemetricProjectionCost : public ProjectionCost {
+ public:
+  FeaturemetricProjectionCost(std::shared_ptr<ceres::CostFunction> projection,
+                              std::shared_ptr<const ReferencedPatches> patches, int64_t patch,
+                              int64_t reference, double wrap_width, bool compressed)
+      : ProjectionCost(std::move(projection), wrap_width),
+        patches_(std::move(patches)),
+        patch_(patch),
+        reference_(reference),
+        compressed_(compressed) {
+    set_num_residuals(compressed ? 3 : static_cast<int>(Dimension(patches_->sampling())));
+  }
+
+ protected:
+  void Sample(double u, double v, double* residuals, double* slope) const override {
+    patches_->double_precision() ? SampleIn<double>(u, v, residuals, slope)
+                                 : SampleIn<float>(u, v, residuals, slope);
+  }
+  const Placement& placement() const override { return patches_->placement(patch_); }
+  int patch_width() const override { return patches_->sampling().width; }
+
+ private:
+  template <class R>
+  void SampleIn(double u, double v, double* residuals, double* slope) const {
+    const Sampling& sampling = patches_->sampling();
+    const int64_t dimension = Dimension(sampling), stride = RowStride(dimension);
+    thread_local std::vector<R> rows;
+    rows.resize(3 * stride);
+    SampleWith(patches_->kernels(), sampling, patches_->patch(patch_), u, v, rows.data());
+    const R* reference = patches_->reference<R>(reference_);
+    if (compressed_) {
+      Compress(ResidualGramWith(patches_->kernels(), rows.data(), reference, dimension), residuals, slope);
+      return;
+    }
+    for (int64_t k = 0; k < dimension; ++k) residuals[k] = static_cast<double>(rows[k] - reference[k]);
+    if (slope == nullptr) return;
+    for (int64_t k = 0; k < dimension; ++k) {
+      for (int c = 0; c < 2; ++c) slope[2 * k + c] = static_cast<double>(rows[(c + 1) * stride + k]);
+    }
+  }
+
+  std::shared_ptr<const ReferencedPatches> patches_;
+  int64_t patch_, reference_;
+  bool compressed_;
+};
+
+// Maps (n, height, width, 3) of the distance ‖f - reference‖ and its derivatives at the samples of patches,
+// see core/references.h; `owner` keeps them.
+struct CostMaps {
+  std::shared_ptr<const void> owner;
+  const float* data;
+  int64_t height, width;
+  std::vector<Placement> placements;
+};
+
+// The distance itself, one row. Between samples it is the root of a bicubic Hermite interpolation of the
+// squared distance, which is smooth where the distance has its tip.
+class CostMapProjectionCost : public ProjectionCost {
+ public:
+  CostMapProjectionCost(std::shared_ptr<ceres::CostFunction> projection, std::shared_ptr<const CostMaps> maps,
+                        int64_t map, double wrap_width)
+      : ProjectionCost(std::move(projection), wrap_width), maps_(std::move(maps)), map_(map) {
+    set_num_residuals(1);
+  }
+
+ protected:
+  void Sample(double u, double v, double* residuals, double* slope) const override {
+    const Axis x(u, maps_->width), y(v, maps_->height);
+    const float* map = maps_->data + 3 * map_ * maps_->height * maps_->width;
+    double square = 0, du = 0, dv = 0;
+    for (int j = 0; j < 2; ++j) {
+      for (int i = 0; i < 2; ++i) {
+        const float* at = map + 3 * ((y.first + j) * maps_->width + x.first + i);
+        const double d = at[0], s = d * d, su = 2 * d * at[1], sv = 2 * d * at[2];
+        const double along = x.value[i] * s + x.tangent[i] * su;
+        square += y.value[j] * along + y.tangent[j] * x.value[i] * sv;
+        du += y.value[j] * (x.value_slope[i] * s + x.tangent_slope[i] * su) +
+              y.tangent[j] * x.value_slope[i] * sv;
+        dv += y.value_slope[j] * along + y.tangent_slope[j] * x.value[i] * sv;
+      }
+    }
+    const double distance = std::sqrt(std::max(square, 0.0));
+    residuals[0] = distance;
+    if (slope == nullptr) return;
+    const double factor = distance > 0 ? .5 / distance : 0;
+    slope[0] = factor * du, slope[1] = factor * dv;
+  }
+  const Placement& placement() const override { return maps_->placements[map_]; }
+  int patch_width() const override { return static_cast<int>(maps_->width); }
+
+ private:
+  // Cubic Hermite weights of the two samples around a coordinate; beyond the border the value of the border.
+  struct Axis {
+    Axis(double t, int64_t size) {
+      const double last = static_cast<double>(size - 1);
+      const bool inside = t >= 0 && t <= last;
+      const double clamped = inside ? t : (t > last ? last : 0);
+      first = std::min(static_cast<int64_t>(clamped), size - 2);
+      const double s = clamped - static_cast<double>(first), d = inside ? 1 : 0;
+      value[1] = s * s * (3 - 2 * s), value[0] = 1 - value[1];
+      tangent[0] = s * (1 - s) * (1 - s), tangent[1] = s * s * (s - 1);
+      value_slope[1] = d * 6 * s * (1 - s), value_slope[0] = -value_slope[1];
+      tangent_slope[0] = d * (1 - s) * (1 - 3 * s), tangent_slope[1] = d * s * (3 * s - 2);
+    }
+    int64_t first;
+    double value[2], tangent[2], value_slope[2], tangent_slope[2];
+  };
+
+  std::shared_ptr<const CostMaps> maps_;
+  int64_t map_;
+};
+
+}  // namespace pixcli
