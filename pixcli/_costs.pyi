@@ -45,7 +45,7 @@ class ReferencedPatches:
         patches: NDArray[Any],
         corners: NDArray[np.int32],
         scales: NDArray[np.float64],
-        references: NDArray[np.float64],
+        references: NDArray[np.float32],
         *,
         nodes: Sequence[_Pair] = ((0, 0),),
         mode: Literal["bicubic", "bilinear"] = "bicubic",

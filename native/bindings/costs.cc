@@ -73,7 +73,7 @@ std::vector<Placement> MakePlacements(int64_t n, const Array<int32_t>& corners, 
 std::shared_ptr<ReferencedPatches> MakeReferencedPatches(const py::array& patches,
                                                          const Array<int32_t>& corners,
                                                          const Array<double>& scales,
-                                                         const Array<double>& references, const Nodes& nodes,
+                                                         const Array<float>& references, const Nodes& nodes,
                                                          const std::string& mode, bool l2_normalize,
                                                          bool ncc_normalize, bool portable) {
   Require(patches.ndim() == 4, "expected patches (n, height, width, channels)");

@@ -35,7 +35,7 @@ class ReferencedPatches {
  public:
   ReferencedPatches(const void* data, Storage storage, std::array<int64_t, 4> shape,
                     std::vector<Placement> placements, const InterpolationOptions& options,
-                    const double* references, int64_t num_references, bool portable,
+                    const float* references, int64_t num_references, bool portable,
                     std::shared_ptr<const void> owner)
       : options_(options),
         kernels_(portable ? PortableKernels() : CurrentKernels()),

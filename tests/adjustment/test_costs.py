@@ -4,8 +4,7 @@ import numpy as np
 import pycolmap
 import pytest
 
-from pixcli.ceres import costs
-from pycolmap import cost_functions  # isort: skip  (its types are those of pyceres, which comes first)
+from pixcli.ceres import colmap_costs, costs
 
 MODELS = [
     model
@@ -33,20 +32,16 @@ def _pose(seed):
 
 
 def _projection(model, rig=False):
-    kind = cost_functions.RigReprojErrorCost if rig else cost_functions.ReprojErrorCost
+    kind = colmap_costs.RigReprojErrorCost if rig else colmap_costs.ReprojErrorCost
     return kind(model, np.zeros(2))
 
 
 def _smooth_patches(count=1, channels=5, dtype=np.float64, seed=0):
     """Waves of a few samples' length, so that differences are exact enough."""
     rng = np.random.default_rng(seed)
-    y, x = np.mgrid[:EDGE, :EDGE] / EDGE
-    a, b, c = rng.uniform(-6, 6, (2, count, 1, 1, channels)).tolist() + [
-        rng.uniform(0, 6, (count, 1, 1, channels))
-    ]
-    return np.ascontiguousarray(
-        1.5 + np.sin(np.array(a) * x[..., None] + np.array(b) * y[..., None] + c), dtype
-    )
+    y, x, _ = np.mgrid[:EDGE, :EDGE, :1] / EDGE
+    a, b, c = rng.uniform(-6, 6, (3, count, 1, 1, channels))
+    return np.ascontiguousarray(1.5 + np.sin(a * x + b * y + c), dtype)
 
 
 def _corner_around(pixel):
@@ -55,7 +50,7 @@ def _corner_around(pixel):
 
 def _referenced(corner, channels=5, dtype=np.float64, seed=0, scale=(1.0, 1.0), **sampling):
     nodes = sampling.get("nodes", [(0.0, 0.0)])
-    reference = np.random.default_rng(seed + 1).uniform(-1, 1, (1, channels * len(nodes)))
+    reference = np.random.default_rng(seed + 1).uniform(-1, 1, (1, channels * len(nodes))).astype(np.float32)
     patches = _smooth_patches(1, channels, dtype, seed)
     return costs.ReferencedPatches(patches, corner, np.array([scale]), reference, **sampling)
 
@@ -123,7 +118,7 @@ def test_derivatives_for_every_camera_model(model, rig):
         for k, jacobian in enumerate(jacobians):
             gradient = jacobian.T @ residuals
             numeric = _numeric_gradient(cost, blocks, k)
-            # Ceres' metadata of a spherical image, its size, does not move the pixel alone: wrap_width is fixed.
+            # The parameters of a spherical image are its size: never optimised, and known to the cost.
             if wrap_width and k == len(blocks) - 1:
                 continue
             np.testing.assert_allclose(
@@ -179,7 +174,7 @@ def test_single_precision_agrees(dtype):
     for kind in (dtype, np.float64):
         for portable in (False, True):
             patches = _smooth_patches(1, 37).astype(dtype).astype(kind)
-            reference = np.random.default_rng(1).uniform(-1, 1, (1, 37))
+            reference = np.random.default_rng(1).uniform(-1, 1, (1, 37)).astype(np.float32)
             referenced = costs.ReferencedPatches(
                 patches, corner, np.ones((1, 2)), reference, portable=portable
             )
@@ -200,7 +195,7 @@ def test_degenerate_patches_compress_to_finite_rows(patch):
     corner = _corner_around(_pixel(model, blocks, False))
     ramp = np.broadcast_to(np.arange(EDGE)[None, None, :, None] * [1.0, 2, 3], (1, EDGE, EDGE, 3))
     data = {"flat": np.ones_like(ramp), "ramp": ramp, "zero": 0 * ramp, "equal": np.ones_like(ramp)}[patch]
-    reference = np.ones((1, 3)) if patch == "equal" else np.array([[0.5, -1, 2]])
+    reference = np.float32([[1, 1, 1]] if patch == "equal" else [[0.5, -1, 2]])
     referenced = costs.ReferencedPatches(
         np.ascontiguousarray(data), corner, np.ones((1, 2)), reference, l2_normalize=False
     )
@@ -300,10 +295,10 @@ def test_wrong_arguments_are_refused():
         costs.CostMapProjectionCost(_projection(model), _maps(corner), 5)
     with pytest.raises(ValueError, match="two residuals"):
         costs.FeaturemetricProjectionCost(
-            cost_functions.SampsonErrorCost(np.zeros(2), np.zeros(2)), patches, 0, 0
+            colmap_costs.SampsonErrorCost(np.zeros(2), np.zeros(2)), patches, 0, 0
         )
     with pytest.raises(ValueError, match="references"):
-        costs.ReferencedPatches(_smooth_patches(), corner, np.ones((1, 2)), np.zeros((1, 4)))
+        costs.ReferencedPatches(_smooth_patches(), corner, np.ones((1, 2)), np.zeros((1, 4), np.float32))
     with pytest.raises(ValueError, match="corners"):
         costs.ReferencedPatches(
             _smooth_patches(), np.zeros((2, 2), np.int32), np.ones((1, 2)), np.zeros((1, 5))
