@@ -9,8 +9,8 @@ from pixcli.errors import UserError
 SUPPORTED_CERES = "2.2"
 REMEDY = "Install a fitting one with: pip install 'pyceres>=2.6,<2.7'"
 
-# pyceres registers ceres::CostFunction, which the types of _costs derive from and pycolmap's cost functions are:
-# it must be there before them.
+# pyceres registers ceres::CostFunction, which the types of _costs derive from and pycolmap's cost functions
+# are: it must be there before them.
 try:
     import pyceres
 except ImportError as error:

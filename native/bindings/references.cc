@@ -58,6 +58,7 @@ py::dict ReferencesOfArrays(const Array<double>& xy, const Array<int64_t>& point
   const py::ssize_t points = problem.num_points, dimension = patches.shape(3) * nodes.size();
   py::dict out("features"_a = ToArray<float>(result.features, {points, dimension}),
                "nearest"_a = ToArray<int64_t>(result.nearest, {points}),
+               "counts"_a = ToArray<bool>(result.counts, {n}),
                "iterations"_a = ToArray<int32_t>(result.iterations, {points}), "observations"_a = py::none());
   if (keep_observations) out["observations"] = ToArray<float>(result.observations, {n, dimension});
   return out;

@@ -69,6 +69,7 @@ bool ComputeReferences(const ReferenceProblem& problem, const ReferenceOptions& 
   result->features.assign(problem.num_points * dimension, 0);
   result->nearest.assign(problem.num_points, -1);
   result->iterations.assign(problem.num_points, 0);
+  result->counts.assign(problem.point_ptr[problem.num_points], 0);
   if (options.keep_observations) {
     result->observations.assign(problem.point_ptr[problem.num_points] * dimension, 0);
   }
@@ -83,6 +84,7 @@ bool ComputeReferences(const ReferenceProblem& problem, const ReferenceOptions& 
         double* place = features.data() + static_cast<int64_t>(members.size()) * dimension;
         if (!SampleObservation(problem, sampling, k, &rows, place)) continue;
         members.push_back(k);
+        result->counts[k] = 1;
         if (!options.keep_observations) continue;
         std::copy_n(place, dimension, result->observations.data() + k * dimension);
       }

@@ -30,6 +30,7 @@ struct ReferenceResult {
   std::vector<float> features;      // (num_points, D): of the reference; zero if there is none
   std::vector<int64_t> nearest;     // (num_points,) its observation, or -1
   std::vector<int32_t> iterations;  // (num_points,)
+  std::vector<uint8_t> counts;      // (n,) whether the observation counts
   std::vector<float> observations;  // (n, D) if kept; zero for those that do not count
 };
 

@@ -146,58 +146,105 @@ struct CostMaps {
   std::vector<Placement> placements;
 };
 
-// The distance itself, one row. Between samples it is the root of a bicubic Hermite interpolation of the
-// squared distance, which is smooth where the distance has its tip.
+// The distance to the reference. Between samples, its square s is interpolated by bicubic Hermite
+// polynomials, which is smooth where the distance has its tip. Three rows r with ‖r‖² = s and Jᵀr half its
+// gradient g; JᵀJ is half its second derivative where that is positive, beyond the g gᵀ / 4s that the
+// distance alone would give and with which a solver would crawl.
 class CostMapProjectionCost : public ProjectionCost {
  public:
   CostMapProjectionCost(std::shared_ptr<ceres::CostFunction> projection, std::shared_ptr<const CostMaps> maps,
                         int64_t map, double wrap_width)
       : ProjectionCost(std::move(projection), wrap_width), maps_(std::move(maps)), map_(map) {
-    set_num_residuals(1);
+    set_num_residuals(3);
   }
 
  protected:
   void Sample(double u, double v, double* residuals, double* slope) const override {
     const Axis x(u, maps_->width), y(v, maps_->height);
-    const float* map = maps_->data + 3 * map_ * maps_->height * maps_->width;
-    double square = 0, du = 0, dv = 0;
+    double s = 0, su = 0, sv = 0, suu = 0, suv = 0, svv = 0;
     for (int j = 0; j < 2; ++j) {
+      // Along x: the interpolated square and its derivative along y, each with derivatives along x.
+      double square[3] = {}, across[3] = {};
       for (int i = 0; i < 2; ++i) {
-        const float* at = map + 3 * ((y.first + j) * maps_->width + x.first + i);
-        const double d = at[0], s = d * d, su = 2 * d * at[1], sv = 2 * d * at[2];
-        const double along = x.value[i] * s + x.tangent[i] * su;
-        square += y.value[j] * along + y.tangent[j] * x.value[i] * sv;
-        du += y.value[j] * (x.value_slope[i] * s + x.tangent_slope[i] * su) +
-              y.tangent[j] * x.value_slope[i] * sv;
-        dv += y.value_slope[j] * along + y.tangent_slope[j] * x.value[i] * sv;
+        const Corner at = CornerAt(x.first + i, y.first + j);
+        for (int order = 0; order < 3; ++order) {
+          square[order] += x.value[order][i] * at.s + x.tangent[order][i] * at.su;
+          across[order] += x.value[order][i] * at.sv + x.tangent[order][i] * at.suv;
+        }
       }
+      s += y.value[0][j] * square[0] + y.tangent[0][j] * across[0];
+      su += y.value[0][j] * square[1] + y.tangent[0][j] * across[1];
+      sv += y.value[1][j] * square[0] + y.tangent[1][j] * across[0];
+      suu += y.value[0][j] * square[2] + y.tangent[0][j] * across[2];
+      suv += y.value[1][j] * square[1] + y.tangent[1][j] * across[1];
+      svv += y.value[2][j] * square[0] + y.tangent[2][j] * across[0];
     }
-    const double distance = std::sqrt(std::max(square, 0.0));
-    residuals[0] = distance;
-    if (slope == nullptr) return;
-    const double factor = distance > 0 ? .5 / distance : 0;
-    slope[0] = factor * du, slope[1] = factor * dv;
+    s = std::max(s, 0.0);
+    const double inverse = s > 0 ? 1 / s : 0, gu = s > 0 ? .5 * su : 0, gv = s > 0 ? .5 * sv : 0;
+    ResidualGram gram = {gu * gu * inverse, gu * gv * inverse, gv * gv * inverse, gu, gv, s};
+    AddPositivePart(.5 * suu - gram.uu, .5 * suv - gram.uv, .5 * svv - gram.vv, &gram);
+    Compress(gram, residuals, slope);
   }
   const Placement& placement() const override { return maps_->placements[map_]; }
   int patch_width() const override { return static_cast<int>(maps_->width); }
 
  private:
-  // Cubic Hermite weights of the two samples around a coordinate; beyond the border the value of the border.
+  // The squared distance at a sample and its derivatives, the mixed one from the differences of the others.
+  struct Corner {
+    double s, su, sv, suv;
+  };
+  Corner CornerAt(int64_t column, int64_t row) const {
+    const int64_t left = std::max(column - 1, int64_t{0}), right = std::min(column + 1, maps_->width - 1);
+    const int64_t top = std::max(row - 1, int64_t{0}), bottom = std::min(row + 1, maps_->height - 1);
+    const double along_v =
+        (Slope(column, bottom, 1) - Slope(column, top, 1)) / static_cast<double>(bottom - top);
+    const double along_u = (Slope(right, row, 2) - Slope(left, row, 2)) / static_cast<double>(right - left);
+    const float* at = At(column, row);
+    return {static_cast<double>(at[0]) * at[0], Slope(column, row, 1), Slope(column, row, 2),
+            .5 * (along_u + along_v)};
+  }
+  const float* At(int64_t column, int64_t row) const {
+    return maps_->data + 3 * ((map_ * maps_->height + row) * maps_->width + column);
+  }
+  double Slope(int64_t column, int64_t row, int axis) const {
+    const float* at = At(column, row);
+    return 2.0 * at[0] * at[axis];
+  }
+
+  // Weights of value and derivative at the two samples around a coordinate, for the interpolated value and
+  // its first and second derivative; beyond the border the value of the border.
   struct Axis {
     Axis(double t, int64_t size) {
       const double last = static_cast<double>(size - 1);
       const bool inside = t >= 0 && t <= last;
       const double clamped = inside ? t : (t > last ? last : 0);
       first = std::min(static_cast<int64_t>(clamped), size - 2);
-      const double s = clamped - static_cast<double>(first), d = inside ? 1 : 0;
-      value[1] = s * s * (3 - 2 * s), value[0] = 1 - value[1];
-      tangent[0] = s * (1 - s) * (1 - s), tangent[1] = s * s * (s - 1);
-      value_slope[1] = d * 6 * s * (1 - s), value_slope[0] = -value_slope[1];
-      tangent_slope[0] = d * (1 - s) * (1 - 3 * s), tangent_slope[1] = d * s * (3 * s - 2);
+      const double q = clamped - static_cast<double>(first), d = inside ? 1 : 0;
+      const double rise[3] = {q * q * (3 - 2 * q), d * 6 * q * (1 - q), d * (6 - 12 * q)};
+      const double left[3] = {q * (1 - q) * (1 - q), d * (1 - q) * (1 - 3 * q), d * (6 * q - 4)};
+      const double right[3] = {q * q * (q - 1), d * q * (3 * q - 2), d * (6 * q - 2)};
+      for (int order = 0; order < 3; ++order) {
+        value[order][0] = (order == 0 ? 1 : 0) - rise[order], value[order][1] = rise[order];
+        tangent[order][0] = left[order], tangent[order][1] = right[order];
+      }
     }
     int64_t first;
-    double value[2], tangent[2], value_slope[2], tangent_slope[2];
+    double value[3][2], tangent[3][2];
   };
+
+  // Adds what is positive of the symmetric matrix [a b; b c].
+  static void AddPositivePart(double a, double b, double c, ResidualGram* gram) {
+    const double mean = .5 * (a + c), radius = std::hypot(.5 * (a - c), b);
+    const double low = mean - radius, high = mean + radius;
+    if (high <= 0) return;
+    if (low >= 0) {
+      gram->uu += a, gram->uv += b, gram->vv += c;
+      return;
+    }
+    // high / (high - low) times the matrix less `low` on its diagonal: the part of the larger eigenvalue.
+    const double factor = high / (2 * radius);
+    gram->uu += factor * (a - low), gram->uv += factor * b, gram->vv += factor * (c - low);
+  }
 
   std::shared_ptr<const CostMaps> maps_;
   int64_t map_;

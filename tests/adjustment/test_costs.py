@@ -268,8 +268,9 @@ def test_cost_maps_give_back_their_samples_and_derivatives():
     for row, column in ((0, 0), (3, 7), (EDGE - 1, EDGE - 1), (9, 0)):
         point = np.array([300 + column + 0.5, 200 + row + 0.5, 1])
         residuals, jacobians = _evaluate(cost, [point, NO_POSE, camera])
-        np.testing.assert_allclose(residuals, maps[0, row, column, :1], rtol=1e-6)
-        np.testing.assert_allclose(jacobians[0][0, :2], maps[0, row, column, 1:], rtol=1e-5)
+        distance, *slopes = maps[0, row, column]
+        np.testing.assert_allclose(np.linalg.norm(residuals), distance, rtol=1e-6)
+        np.testing.assert_allclose(jacobians[0][:, :2].T @ residuals / distance, slopes, rtol=1e-5)
 
 
 def test_costs_keep_what_they_borrow():
@@ -299,9 +300,10 @@ def test_wrong_arguments_are_refused():
         )
     with pytest.raises(ValueError, match="references"):
         costs.ReferencedPatches(_smooth_patches(), corner, np.ones((1, 2)), np.zeros((1, 4), np.float32))
+    zeros = np.zeros((1, 5), np.float32)
     with pytest.raises(ValueError, match="corners"):
         costs.ReferencedPatches(
-            _smooth_patches(), np.zeros((2, 2), np.int32), np.ones((1, 2)), np.zeros((1, 5))
+            _smooth_patches(), np.zeros((2, 2), np.int32), np.ones((1, 2)), zeros
         )
 
 
