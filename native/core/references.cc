@@ -91,13 +91,15 @@ bool ComputeReferences(const ReferenceProblem& problem, const ReferenceOptions& 
       const auto count = static_cast<int64_t>(members.size());
       if (count == 0) continue;
       result->iterations[p] = FindRobustMean(features, count, dimension, options, &mean);
-      // Of two observations both are as near, and rounding must not choose.
-      constexpr double kRounding = 1e-9;
+      // Of two observations both are as near, and equal ones all are: rounding must not choose.
+      constexpr double kRounding = 1e-9, kEqual = 1e-20;
+      double square = 0;
+      for (const double value : mean) square += value * value;
       int64_t nearest = 0;
       double least = SquaredDistance(features.data(), mean.data(), dimension);
       for (int64_t i = 1; i < count; ++i) {
         const double distance = SquaredDistance(features.data() + i * dimension, mean.data(), dimension);
-        if (distance < least * (1 - kRounding)) nearest = i, least = distance;
+        if (distance < least * (1 - kRounding) - kEqual * square) nearest = i, least = distance;
       }
       result->nearest[p] = members[nearest];
       std::copy_n(features.data() + nearest * dimension, dimension, result->features.data() + p * dimension);

@@ -75,7 +75,8 @@ def compute_cost_maps(
 ) -> NDArray[np.float32]:
     """(n, P, P, 3): distance of the features to the reference, and its derivatives along x and y.
 
-    Of each sample of the patch of each observation; zeros where the point has no reference. Three numbers a sample, whatever the channels: with these, patches are needed no more.
+    Of each sample of the patch of each observation; zeros where the point has no reference. Three numbers a
+    sample, whatever the channels: with these, patches are needed no more.
     """
     reference = references.rows_of(observations.point_ids)[observations.point_index]
     return _core.compute_cost_maps(

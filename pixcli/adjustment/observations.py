@@ -33,7 +33,8 @@ class Observations:
         """Rows of the observations in each image, images ascending."""
         order = np.argsort(self.image_ids, kind="stable")
         images, starts = np.unique(self.image_ids[order], return_index=True)
-        return dict(zip(images.tolist(), np.split(order, starts[1:]), strict=True))
+        ptr = np.append(starts, len(order))
+        return {image: order[i:j] for image, i, j in zip(images.tolist(), ptr[:-1], ptr[1:], strict=True)}
 
 
 def read_observations(reconstruction: pycolmap.Reconstruction, min_track_length: int = 2) -> Observations:

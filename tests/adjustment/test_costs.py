@@ -302,9 +302,7 @@ def test_wrong_arguments_are_refused():
         costs.ReferencedPatches(_smooth_patches(), corner, np.ones((1, 2)), np.zeros((1, 4), np.float32))
     zeros = np.zeros((1, 5), np.float32)
     with pytest.raises(ValueError, match="corners"):
-        costs.ReferencedPatches(
-            _smooth_patches(), np.zeros((2, 2), np.int32), np.ones((1, 2)), zeros
-        )
+        costs.ReferencedPatches(_smooth_patches(), np.zeros((2, 2), np.int32), np.ones((1, 2)), zeros)
 
 
 @pytest.mark.parametrize("axis", [-1, 0, 1, 2])
