@@ -3,6 +3,8 @@
 
 #include <algorithm>
 #include <array>
+#include <atomic>
+#include <limits>
 #include <memory>
 #include <type_traits>
 #include <vector>
@@ -106,13 +108,34 @@ class FeaturemetricProjectionCost : public ProjectionCost {
 
  protected:
   void Sample(double u, double v, double* residuals, double* slope) const override {
-    patches_->double_precision() ? SampleIn<double>(u, v, residuals, slope)
-                                 : SampleIn<float>(u, v, residuals, slope);
+    // Another thread is here only if this cost serves two residual blocks; it then does without what is kept.
+    if (!compressed_ || busy_.test_and_set(std::memory_order_acquire)) {
+      return SampleAnew(u, v, residuals, slope);
+    }
+    if (!(u == last_.u && v == last_.v)) {
+      SampleAnew(u, v, last_.residuals, last_.slope);
+      last_.u = u, last_.v = v;
+    }
+    std::copy_n(last_.residuals, 3, residuals);
+    if (slope != nullptr) std::copy_n(last_.slope, 6, slope);
+    busy_.clear(std::memory_order_release);
   }
   const Placement& placement() const override { return patches_->placement(patch_); }
   int patch_width() const override { return patches_->sampling().width; }
 
  private:
+  // A solver asks for the cost of a step and, once it is accepted, for derivatives at the same place: what
+  // costs most is done once, for all of it.
+  struct Last {
+    double u = std::numeric_limits<double>::quiet_NaN(), v = 0;
+    double residuals[3], slope[6];
+  };
+
+  void SampleAnew(double u, double v, double* residuals, double* slope) const {
+    patches_->double_precision() ? SampleIn<double>(u, v, residuals, slope)
+                                 : SampleIn<float>(u, v, residuals, slope);
+  }
+
   template <class R>
   void SampleIn(double u, double v, double* residuals, double* slope) const {
     const Sampling& sampling = patches_->sampling();
@@ -135,6 +158,8 @@ class FeaturemetricProjectionCost : public ProjectionCost {
   std::shared_ptr<const ReferencedPatches> patches_;
   int64_t patch_, reference_;
   bool compressed_;
+  mutable std::atomic_flag busy_ = ATOMIC_FLAG_INIT;
+  mutable Last last_;
 };
 
 // Maps (n, height, width, 3) of the distance ‖f - reference‖ and its derivatives at the samples of patches,

@@ -324,3 +324,18 @@ def test_the_manifold_of_a_pose(axis):
     numeric = [np.divide(manifold.minus(np.add(x, column), x), 1e-6) for column in 1e-6 * plus.T]
     np.testing.assert_allclose(minus @ plus, np.transpose(numeric), atol=1e-5)
     np.testing.assert_allclose(minus @ plus, np.eye(size), atol=1e-12)
+
+
+def test_a_cost_remembers_nothing_that_shows():
+    """The last sample is kept for the derivatives that a solver asks for next."""
+    model = pycolmap.CameraModelId.PINHOLE
+    blocks = _blocks(model, False)
+    corner = _corner_around(_pixel(model, blocks, False))
+    moved = [blocks[0] + 0.002, *blocks[1:]]
+    used = costs.FeaturemetricProjectionCost(_projection(model), _referenced(corner), 0, 0)
+    for at in (blocks, moved, moved, blocks, blocks):
+        fresh = costs.FeaturemetricProjectionCost(_projection(model), _referenced(corner), 0, 0)
+        (residuals, jacobians), (expected, expected_jacobians) = _evaluate(used, at), _evaluate(fresh, at)
+        np.testing.assert_array_equal(residuals, expected)
+        for jacobian, other in zip(jacobians, expected_jacobians, strict=True):
+            np.testing.assert_array_equal(jacobian, other)
