@@ -47,6 +47,7 @@ class ReferencedPatches:
         scales: NDArray[np.float64],
         references: NDArray[np.float32],
         *,
+        warps: NDArray[np.float64] | None = None,
         nodes: Sequence[_Pair] = ((0, 0),),
         mode: Literal["bicubic", "bilinear"] = "bicubic",
         l2_normalize: bool = True,

@@ -1,6 +1,7 @@
 // The module pixcli._costs: cost functions for pyceres. Import pyceres first: it registers
 // ceres::CostFunction.
 #include <memory>
+#include <optional>
 
 #include "bindings/arrays.h"
 #include "costs/featuremetric_cost.h"
@@ -70,21 +71,25 @@ std::vector<Placement> MakePlacements(int64_t n, const Array<int32_t>& corners, 
   return placements;
 }
 
-std::shared_ptr<ReferencedPatches> MakeReferencedPatches(const py::array& patches,
-                                                         const Array<int32_t>& corners,
-                                                         const Array<double>& scales,
-                                                         const Array<float>& references, const Nodes& nodes,
-                                                         const std::string& mode, bool l2_normalize,
-                                                         bool ncc_normalize, bool portable) {
+std::shared_ptr<ReferencedPatches> MakeReferencedPatches(
+    const py::array& patches, const Array<int32_t>& corners, const Array<double>& scales,
+    const Array<float>& references, const std::optional<Array<double>>& warps, const Nodes& nodes,
+    const std::string& mode, bool l2_normalize, bool ncc_normalize, bool portable) {
   Require(patches.ndim() == 4, "expected patches (n, height, width, channels)");
   const std::array<int64_t, 4> shape = {patches.shape(0), patches.shape(1), patches.shape(2),
                                         patches.shape(3)};
   Require(references.ndim() == 2 && references.shape(1) == shape[3] * static_cast<int64_t>(nodes.size()),
           "expected references (m, channels * nodes)");
+  std::vector<double> matrices;
+  if (warps) {
+    Require(warps->ndim() == 3 && warps->shape(0) == shape[0] && warps->shape(1) == 2 && warps->shape(2) == 2,
+            "expected warps (n, 2, 2)");
+    matrices.assign(warps->data(), warps->data() + warps->size());
+  }
   return std::make_shared<ReferencedPatches>(
       patches.data(), StorageOf(patches), shape, MakePlacements(shape[0], corners, scales),
-      MakeInterpolation(nodes, mode, l2_normalize, ncc_normalize), references.data(), references.shape(0),
-      portable, Owner(patches));
+      std::move(matrices), MakeInterpolation(nodes, mode, l2_normalize, ncc_normalize), references.data(),
+      references.shape(0), portable, Owner(patches));
 }
 
 std::shared_ptr<CostMaps> MakeCostMaps(const Array<float>& maps, const Array<int32_t>& corners,
@@ -169,8 +174,9 @@ PYBIND11_MODULE(_costs, m) {
       m, "ReferencedPatches",
       "Patches (n, P, P, C) of observations and the references (m, D) they are compared with.")
       .def(py::init(&MakeReferencedPatches), "patches"_a.noconvert(), "corners"_a.noconvert(),
-           "scales"_a.noconvert(), "references"_a.noconvert(), py::kw_only(), "nodes"_a = Nodes{{0, 0}},
-           "mode"_a = "bicubic", "l2_normalize"_a = true, "ncc_normalize"_a = false, "portable"_a = false);
+           "scales"_a.noconvert(), "references"_a.noconvert(), py::kw_only(),
+           "warps"_a.noconvert() = py::none(), "nodes"_a = Nodes{{0, 0}}, "mode"_a = "bicubic",
+           "l2_normalize"_a = true, "ncc_normalize"_a = false, "portable"_a = false);
   py::class_<FeaturemetricProjectionCost, ceres::CostFunction, py::smart_holder>(
       m, "FeaturemetricProjectionCost",
       "f(projection) - reference in three rows, exactly compressed; parameters of the projection.")

@@ -36,14 +36,15 @@ inline void Compress(const ResidualGram& gram, double* residuals, double* slope)
 class ReferencedPatches {
  public:
   ReferencedPatches(const void* data, Storage storage, std::array<int64_t, 4> shape,
-                    std::vector<Placement> placements, const InterpolationOptions& options,
-                    const float* references, int64_t num_references, bool portable,
-                    std::shared_ptr<const void> owner)
+                    std::vector<Placement> placements, std::vector<double> warps,
+                    const InterpolationOptions& options, const float* references, int64_t num_references,
+                    bool portable, std::shared_ptr<const void> owner)
       : options_(options),
         kernels_(portable ? PortableKernels() : CurrentKernels()),
         sampling_(MakeSampling(options_, storage, shape[1], shape[2], shape[3])),
         data_(static_cast<const char*>(data)),
         placements_(std::move(placements)),
+        warps_(std::move(warps)),
         num_references_(num_references),
         owner_(std::move(owner)) {
     const int64_t dimension = Dimension(sampling_), padded = PaddedDimension(dimension);
@@ -69,6 +70,20 @@ class ReferencedPatches {
   // Doubles are sampled in double precision; half and float in single, which is exact to their own rounding.
   bool double_precision() const { return sampling_.storage == Storage::kDouble; }
 
+  // How to sample a patch: its warp moves the nodes, whose places are written to `nodes`.
+  Sampling sampling(int64_t patch, std::vector<double>* nodes) const {
+    Sampling sampling = sampling_;
+    if (warps_.empty()) return sampling;
+    nodes->resize(options_.nodes.size());
+    const double* warp = warps_.data() + 4 * patch;
+    for (size_t k = 0; k < options_.nodes.size(); k += 2) {
+      const double x = options_.nodes[k], y = options_.nodes[k + 1];
+      (*nodes)[k] = warp[0] * x + warp[1] * y, (*nodes)[k + 1] = warp[2] * x + warp[3] * y;
+    }
+    sampling.nodes = nodes->data();
+    return sampling;
+  }
+
   template <class R>
   const R* reference(int64_t index) const {
     const int64_t offset = index * PaddedDimension(Dimension(sampling_));
@@ -85,6 +100,7 @@ class ReferencedPatches {
   Sampling sampling_;
   const char* data_;
   std::vector<Placement> placements_;
+  std::vector<double> warps_;
   int64_t num_references_;
   std::shared_ptr<const void> owner_;
   std::vector<float> references_;
@@ -138,7 +154,8 @@ class FeaturemetricProjectionCost : public ProjectionCost {
 
   template <class R>
   void SampleIn(double u, double v, double* residuals, double* slope) const {
-    const Sampling& sampling = patches_->sampling();
+    thread_local std::vector<double> nodes;
+    const Sampling sampling = patches_->sampling(patch_, &nodes);
     const int64_t dimension = Dimension(sampling), stride = RowStride(dimension);
     thread_local std::vector<R> rows;
     rows.resize(3 * stride);

@@ -1,6 +1,7 @@
 """The strategies of bundle adjustment that compare features with references, and COLMAP's own."""
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import pycolmap
@@ -10,6 +11,8 @@ from pixcli import _core
 from pixcli.adjustment.observations import Observations
 from pixcli.adjustment.problem import BundleProblem, BundleSummary, Constants, make_loss
 from pixcli.adjustment.references import sampling_arguments
+from pixcli.adjustment.warps import frontal_warps, reference_rows
+from pixcli.errors import UserError
 from pixcli.io.patch_store import Patches
 from pixcli.io.references import References
 from pixcli.options import InterpolationOptions
@@ -52,6 +55,10 @@ def adjust_bundle(
         elif options.strategy == "costmaps":
             maps = compute_cost_maps(observations, *level, interpolation, num_threads=ceres.num_threads)
             problem.add_cost_maps(maps, *level, loss)
+        elif options.strategy == "patch_warp":
+            _add_warped_features(
+                problem, reconstruction, observations, *level, options.regularize_source, interpolation, loss
+            )
         else:
             problem.add_features(*level, interpolation, loss)
         if level is not None and options.geometric_weight > 0:
@@ -62,6 +69,31 @@ def adjust_bundle(
         summaries.append(problem.solve(ceres, poll))
         problem.update(reconstruction)
     return summaries
+
+
+def _add_warped_features(
+    problem: BundleProblem,
+    reconstruction: pycolmap.Reconstruction,
+    observations: Observations,
+    patches: Patches,
+    references: References,
+    regularize_source: bool,
+    interpolation: InterpolationOptions,
+    loss: Any,
+) -> None:
+    """Features at the nodes around the reference; warps are those of the model as it is, and stay."""
+    if len(interpolation.offsets) < 2:
+        raise UserError(
+            "the strategy patch_warp compares nodes: give several, such as a grid, in Interpolation.nodes"
+        )
+    reference = reference_rows(observations, references)
+    warps = frontal_warps(reconstruction, observations, reference)
+    # From samples of the map of the reference to samples of the map of each observation.
+    warps *= patches.scales[:, :, None] / patches.scales[reference][:, None, :]
+    usable = np.isfinite(warps).all(axis=(1, 2))
+    if not regularize_source:
+        usable &= reference != np.arange(len(reference))
+    problem.add_features(patches, references, interpolation, loss, warps=warps, rows=np.flatnonzero(usable))
 
 
 def compute_cost_maps(

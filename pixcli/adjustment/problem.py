@@ -122,18 +122,25 @@ class BundleProblem:
         interpolation: InterpolationOptions,
         loss: Any,
         *,
+        warps: Array | None = None,
+        rows: NDArray[np.int64] | None = None,
         compressed: bool = True,
     ) -> int:
         """Adds f(projection) - reference for all observations of points with a reference, and counts them.
 
         Patch k belongs to observation k. `compressed` makes three rows of each residual, exactly; without it,
         there is one for each channel and node.
+
+        Args:
+            warps: (n, 2, 2) what carries the nodes of interpolation into each patch.
+            rows: which of the observations take part; all if None.
         """
         shared = costs.ReferencedPatches(
             patches.data,
             patches.corners,
             patches.scales,
             references.features,
+            warps=warps,
             **sampling_arguments(interpolation),
         )
 
@@ -142,7 +149,7 @@ class BundleProblem:
                 projection, shared, k, reference, wrap_width=wrap_width, compressed=compressed
             )
 
-        return self._add_all(make, references, loss)
+        return self._add_all(make, references, loss, rows)
 
     def add_cost_maps(
         self, maps: NDArray[np.float32], patches: Patches, references: References, loss: Any
@@ -155,10 +162,18 @@ class BundleProblem:
 
         return self._add_all(make, references, loss)
 
-    def _add_all(self, make: Callable[..., Any], references: References, loss: Any) -> int:
+    def _add_all(
+        self,
+        make: Callable[..., Any],
+        references: References,
+        loss: Any,
+        rows: NDArray[np.int64] | None = None,
+    ) -> int:
         self._kept.append(loss)
         observations = self._observations
         reference = references.rows_of(observations.point_ids)[observations.point_index]
+        if rows is not None:
+            reference[~np.isin(np.arange(len(reference)), rows)] = -1
         for image_id, members in observations.by_image.items():
             camera, blocks = self._model.images[image_id].camera, self._image_blocks[image_id]
             projection = self._projection(camera, rig=len(blocks) == 3)

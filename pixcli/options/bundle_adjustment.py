@@ -56,15 +56,19 @@ class FeaturemetricBundleAdjustmentOptions(OptionGroup):
 
     group = "FeaturemetricBundleAdjustment"
 
-    strategy: Literal["feature_reference", "costmaps", "geometric"] = option(
+    strategy: Literal["feature_reference", "costmaps", "patch_warp", "geometric"] = option(
         "feature_reference",
         "feature_reference: features agree with a reference for each point. costmaps: the same from maps of "
-        "the distance, in less memory. geometric: COLMAP's reprojection error.",
+        "the distance, in less memory. patch_warp: nodes around the reference are carried into the other "
+        "views by a plane that faces it. geometric: COLMAP's reprojection error.",
     )
     loss: Literal["trivial", "cauchy", "huber", "soft_l1"] = option(
         "cauchy", "Robust loss on the distance of features."
     )
     loss_scale: float = option(0.25, "Scale of the loss.", minimum=1e-6)
+    regularize_source: bool = option(
+        True, "patch_warp: the view of the reference takes part too, and so holds the point near to it."
+    )
     geometric_weight: float = option(
         0.0, "Weight of squared reprojection errors beside the features, per squared pixel.", minimum=0
     )
