@@ -1,7 +1,6 @@
 """The strategies of bundle adjustment that compare features with references, and COLMAP's own."""
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import numpy as np
 import pycolmap
@@ -9,8 +8,9 @@ from numpy.typing import NDArray
 
 from pixcli import _core
 from pixcli.adjustment.observations import Observations
-from pixcli.adjustment.problem import BundleProblem, BundleSummary, Constants, make_loss
+from pixcli.adjustment.problem import BundleProblem, Constants
 from pixcli.adjustment.references import sampling_arguments
+from pixcli.adjustment.solver import BundleSummary, Loss
 from pixcli.adjustment.warps import frontal_warps, reference_rows
 from pixcli.errors import UserError
 from pixcli.io.patch_store import Patches
@@ -48,9 +48,9 @@ def adjust_bundle(
     summaries = []
     for level in levels if options.strategy != "geometric" else [None]:
         problem = BundleProblem(reconstruction, observations, adjustment, constants)
-        loss = make_loss(options.loss, options.loss_scale)
+        loss = Loss(options.loss, options.loss_scale)
         if level is None:
-            geometric_loss = make_loss(ceres.loss_function_type, ceres.loss_function_scale)
+            geometric_loss = Loss(ceres.loss_function_type, ceres.loss_function_scale)
             problem.add_reprojections(observations.xy, geometric_loss)
         elif options.strategy == "costmaps":
             maps = compute_cost_maps(observations, *level, interpolation, num_threads=ceres.num_threads)
@@ -62,7 +62,7 @@ def adjust_bundle(
         else:
             problem.add_features(*level, interpolation, loss)
         if level is not None and options.geometric_weight > 0:
-            geometric_loss = make_loss(ceres.loss_function_type, ceres.loss_function_scale)
+            geometric_loss = Loss(ceres.loss_function_type, ceres.loss_function_scale)
             covariance = np.eye(2) / options.geometric_weight
             covariances = np.broadcast_to(covariance, (len(observations.xy), 2, 2))
             problem.add_reprojections(observations.xy, geometric_loss, covariances)
@@ -79,7 +79,7 @@ def _add_warped_features(
     references: References,
     regularize_source: bool,
     interpolation: InterpolationOptions,
-    loss: Any,
+    loss: Loss,
 ) -> None:
     """Features at the nodes around the reference; warps are those of the model as it is, and stay."""
     if len(interpolation.offsets) < 2:

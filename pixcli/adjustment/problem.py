@@ -8,8 +8,10 @@ import numpy as np
 import pycolmap
 from numpy.typing import NDArray
 
+from pixcli import _core
 from pixcli.adjustment.observations import Observations
 from pixcli.adjustment.references import sampling_arguments
+from pixcli.adjustment.solver import BundleSummary, Loss, ceres_loss, solve_problem
 from pixcli.ceres import colmap_costs, costs, pyceres
 from pixcli.errors import UserError
 from pixcli.io.patch_store import Patches
@@ -30,40 +32,6 @@ class Constants:
     rigs: frozenset[int] = frozenset()
     """Where their sensors are in them."""
     points: frozenset[int] = frozenset()
-
-
-@dataclass(frozen=True)
-class BundleSummary:
-    """What a solve did."""
-
-    initial_cost: float
-    """Half the sum of the losses, as Ceres counts."""
-    final_cost: float
-    iterations: int
-    converged: bool
-    """Else it ran out of iterations."""
-    linear_solver: str
-    num_residuals: int
-    num_parameters: int
-    """Those that vary, in their tangent spaces."""
-    seconds: float
-    jacobian_seconds: float
-    residual_seconds: float
-    linear_solver_seconds: float
-
-
-def make_loss(name: str, scale: float) -> Any:
-    """A loss of Ceres by the name that options use."""
-    match name:
-        case "trivial":
-            return pyceres.TrivialLoss()
-        case "cauchy":
-            return pyceres.CauchyLoss(scale)
-        case "huber":
-            return pyceres.HuberLoss(scale)
-        case "soft_l1":
-            return pyceres.SoftLOneLoss(scale)
-    raise ValueError(f"unknown loss {name}")
 
 
 class BundleProblem:
@@ -93,6 +61,8 @@ class BundleProblem:
         self._point_blocks = list(self.points)
         self._image_blocks = {image_id: self._blocks_of(image_id) for image_id in observations.by_image}
         self._problem = pyceres.Problem()
+        self._added: list[tuple[NDArray[np.int64], int, Loss]] = []
+        """Observations in the order of their residuals, of how many rows each, with the loss."""
         self._kept: list[Any] = []
         """Losses and manifolds, which Ceres only borrows."""
         self._projections: dict[tuple[int, bool], Any] = {}
@@ -120,7 +90,7 @@ class BundleProblem:
         patches: Patches,
         references: References,
         interpolation: InterpolationOptions,
-        loss: Any,
+        loss: Loss,
         *,
         warps: Array | None = None,
         rows: NDArray[np.int64] | None = None,
@@ -149,10 +119,11 @@ class BundleProblem:
                 projection, shared, k, reference, wrap_width=wrap_width, compressed=compressed
             )
 
-        return self._add_all(make, references, loss, rows)
+        size = references.features.shape[1]
+        return self._add_all(make, references, 3 if compressed else size, loss, rows)
 
     def add_cost_maps(
-        self, maps: NDArray[np.float32], patches: Patches, references: References, loss: Any
+        self, maps: NDArray[np.float32], patches: Patches, references: References, loss: Loss
     ) -> int:
         """Adds the distance to the reference from maps (n, P, P, 3) of it; the patches say where they lie."""
         shared = costs.CostMaps(maps, patches.corners, patches.scales)
@@ -160,17 +131,18 @@ class BundleProblem:
         def make(k: int, reference: int, projection: Any, wrap_width: float) -> Any:
             return costs.CostMapProjectionCost(projection, shared, k, wrap_width=wrap_width)
 
-        return self._add_all(make, references, loss)
+        return self._add_all(make, references, 3, loss)
 
     def _add_all(
         self,
         make: Callable[..., Any],
         references: References,
-        loss: Any,
+        rows_of_each: int,
+        loss: Loss,
         rows: NDArray[np.int64] | None = None,
     ) -> int:
-        self._kept.append(loss)
         observations = self._observations
+        robust = self._borrowed(ceres_loss(loss))
         reference = references.rows_of(observations.point_ids)[observations.point_index]
         if rows is not None:
             reference[~np.isin(np.arange(len(reference)), rows)] = -1
@@ -178,10 +150,12 @@ class BundleProblem:
             camera, blocks = self._model.images[image_id].camera, self._image_blocks[image_id]
             projection = self._projection(camera, rig=len(blocks) == 3)
             wrap_width = float(camera.width) if camera.is_spherical() else 0.0
-            for k in members[reference[members] >= 0].tolist():
+            members = members[reference[members] >= 0]
+            self._added.append((members, rows_of_each, loss))
+            for k in members.tolist():
                 cost = make(k, int(reference[k]), projection, wrap_width)
                 point = self._point_blocks[observations.point_index[k]]
-                self._problem.add_residual_block(cost, loss, [point, *blocks])
+                self._problem.add_residual_block(cost, robust, [point, *blocks])
         return int((reference >= 0).sum())
 
     def _projection(self, camera: pycolmap.Camera, rig: bool) -> Any:
@@ -193,7 +167,7 @@ class BundleProblem:
         return self._projections[key]
 
     def add_reprojections(
-        self, xy: Array, loss: Any, covariances: Array | None = None, rows: NDArray[np.int64] | None = None
+        self, xy: Array, loss: Loss, covariances: Array | None = None, rows: NDArray[np.int64] | None = None
     ) -> int:
         """Adds COLMAP's reprojection error of xy (n, 2), pixels; returns the number of observations.
 
@@ -201,17 +175,19 @@ class BundleProblem:
             covariances: (n, 2, 2) of xy; residuals are then in deviations instead of pixels.
             rows: which of the observations take part; all if None.
         """
-        self._kept.append(loss)
         observations = self._observations
+        robust = self._borrowed(ceres_loss(loss))
         chosen = np.zeros(len(xy), bool)
         chosen[slice(None) if rows is None else rows] = True
         for image_id, members in observations.by_image.items():
             blocks, model = self._image_blocks[image_id], self._model.images[image_id].camera.model
             kind = colmap_costs.RigReprojErrorCost if len(blocks) == 3 else colmap_costs.ReprojErrorCost
-            for k in members[chosen[members]].tolist():
+            members = members[chosen[members]]
+            self._added.append((members, 2, loss))
+            for k in members.tolist():
                 cost = kind(model, xy[k]) if covariances is None else kind(model, covariances[k], xy[k])
                 point = self._point_blocks[observations.point_index[k]]
-                self._problem.add_residual_block(cost, loss, [point, *blocks])
+                self._problem.add_residual_block(cost, robust, [point, *blocks])
         return int(chosen.sum())
 
     def solve(
@@ -225,28 +201,21 @@ class BundleProblem:
         if self._problem.num_residual_blocks() == 0:
             raise UserError("there is no observation to refine the model with")
         self._parameterize()
-        callback = _Poll(poll)
-        solver_options = self._solver_options(options)
-        solver_options.callbacks = [callback]
-        summary = pyceres.SolverSummary()
-        pyceres.solve(solver_options, self._problem, summary)
-        if callback.error is not None:
-            raise callback.error
-        if not summary.IsSolutionUsable():
-            raise UserError(f"bundle adjustment failed: {summary.message}")
-        return BundleSummary(
-            initial_cost=summary.initial_cost,
-            final_cost=summary.final_cost,
-            iterations=summary.num_successful_steps + summary.num_unsuccessful_steps - 1,
-            converged=summary.termination_type == pyceres.TerminationType.CONVERGENCE,
-            linear_solver=summary.linear_solver_type_used.name.lower(),
-            num_residuals=summary.num_residuals_reduced,
-            num_parameters=summary.num_effective_parameters_reduced,
-            seconds=summary.total_time_in_seconds,
-            jacobian_seconds=summary.jacobian_evaluation_time_in_seconds,
-            residual_seconds=summary.residual_evaluation_time_in_seconds,
-            linear_solver_seconds=summary.linear_solver_time_in_seconds,
-        )
+        return solve_problem(self._problem, len(self._image_blocks), options, poll)
+
+    def observation_costs(self) -> Array:
+        """(n,) what the observations contribute to the cost as the parameters are; they add up to it."""
+        plain = pyceres.EvaluateOptions()
+        plain.apply_loss_function = False  # with it, residuals are scaled for Gauss-Newton steps
+        residuals = np.array(self._problem.evaluate_residuals(plain))
+        result = np.zeros(len(self._observations.image_ids))
+        begin = 0
+        for members, size, loss in self._added:
+            end = begin + size * len(members)
+            squares = np.square(residuals[begin:end]).reshape(len(members), size).sum(axis=1)
+            result[members] += 0.5 * _core.evaluate_loss(squares, loss.name, loss.scale)[0]
+            begin = end
+        return result
 
     def update(self, reconstruction: pycolmap.Reconstruction) -> None:
         """Writes poses, cameras and points into this model, which has the ids of the one given at first."""
@@ -259,28 +228,6 @@ class BundleProblem:
             reconstruction.frames[frame_id].rig_from_world = _rigid(params)
         for point_id, xyz in zip(self._observations.point_ids.tolist(), self.points, strict=True):
             reconstruction.points3D[point_id].xyz = xyz
-
-    def _solver_options(self, options: BundleAdjustmentCeresOptions) -> Any:
-        """The linear solver by the number of images, with the limits of COLMAP."""
-        result = pyceres.SolverOptions()
-        num_images = len(self._image_blocks)
-        if num_images <= options.max_num_images_direct_dense_cpu_solver:
-            result.linear_solver_type = pyceres.LinearSolverType.DENSE_SCHUR
-        elif num_images <= options.max_num_images_direct_sparse_cpu_solver:
-            result.linear_solver_type = pyceres.LinearSolverType.SPARSE_SCHUR
-        else:
-            result.linear_solver_type = pyceres.LinearSolverType.ITERATIVE_SCHUR
-            result.preconditioner_type = pyceres.PreconditionerType.SCHUR_JACOBI
-        result.max_num_iterations = options.max_num_iterations
-        result.max_linear_solver_iterations = options.max_linear_solver_iterations
-        result.function_tolerance = options.function_tolerance
-        result.gradient_tolerance = options.gradient_tolerance
-        result.parameter_tolerance = options.parameter_tolerance
-        result.use_inner_iterations = options.use_inner_iterations
-        result.num_threads = options.num_threads
-        result.logging_type = pyceres.LoggingType.SILENT
-        result.minimizer_progress_to_stdout = False
-        return result
 
     def _parameterize(self) -> None:
         """Manifolds, and what is constant, as COLMAP's bundle adjuster sets them."""
@@ -364,26 +311,11 @@ class BundleProblem:
 
     def _set_manifold(self, block: Array, manifold: Any) -> None:
         if self._problem.has_parameter_block(block):
-            self._kept.append(manifold)
-            self._problem.set_manifold(block, manifold)
+            self._problem.set_manifold(block, self._borrowed(manifold))
 
-
-class _Poll(pyceres.IterationCallback):  # type: ignore[misc]
-    """Calls Python after each iteration; what that raises, Ctrl-C included, ends the solve and is kept."""
-
-    def __init__(self, poll: Callable[[int, float], object] | None) -> None:
-        super().__init__()
-        self.error: BaseException | None = None
-        self._poll = poll
-
-    def __call__(self, summary: Any) -> Any:
-        try:
-            if self._poll is not None:
-                self._poll(summary.iteration, summary.cost)
-        except BaseException as error:
-            self.error = error
-            return pyceres.CallbackReturnType.SOLVER_ABORT
-        return pyceres.CallbackReturnType.SOLVER_CONTINUE
+    def _borrowed(self, thing: Any) -> Any:
+        self._kept.append(thing)
+        return thing
 
 
 def _unit_pose(params: NDArray[Any]) -> Array:

@@ -11,8 +11,9 @@ import pycolmap
 from common import Bench, arguments
 
 from pixcli.adjustment.observations import Observations, project, read_observations
-from pixcli.adjustment.problem import BundleProblem, BundleSummary, make_loss
+from pixcli.adjustment.problem import BundleProblem
 from pixcli.adjustment.references import compute_references
+from pixcli.adjustment.solver import BundleSummary, Loss
 from pixcli.io.patch_store import Patches
 from pixcli.io.references import References
 from pixcli.options import InterpolationOptions
@@ -63,7 +64,7 @@ def solve(
     """CPU seconds of solving, and the summary."""
     problem = BundleProblem(model, observations, FIXED_CAMERAS)
     problem.add_features(
-        patches, references, InterpolationOptions(), make_loss("cauchy", 0.25), compressed=compressed
+        patches, references, InterpolationOptions(), Loss("cauchy", 0.25), compressed=compressed
     )
     options = BundleAdjustmentCeresOptions(
         max_num_iterations=iterations,
@@ -122,7 +123,7 @@ def main() -> None:
 
     start = time.process_time()
     built = BundleProblem(model, observations, FIXED_CAMERAS)
-    built.add_features(patches, references, InterpolationOptions(), make_loss("cauchy", 0.25))
+    built.add_features(patches, references, InterpolationOptions(), Loss("cauchy", 0.25))
     bench.row("building, an observation", 1e6 * (time.process_time() - start) / n, "us")
     start = time.process_time()
     compute_references(observations, projected, patches, InterpolationOptions(), num_threads=1)

@@ -6,7 +6,8 @@ import pytest
 
 from pixcli.adjustment.featuremetric import adjust_bundle
 from pixcli.adjustment.observations import read_observations
-from pixcli.adjustment.problem import BundleProblem, Constants, make_loss
+from pixcli.adjustment.problem import BundleProblem, Constants
+from pixcli.adjustment.solver import Loss
 from pixcli.errors import UserError
 from pixcli.options import InterpolationOptions
 from pixcli.options.bundle_adjustment import (
@@ -144,9 +145,7 @@ def test_compressed_and_uncompressed_reach_the_same(feature_scene, dtype, loss):
     for compressed in (True, False):
         model, _ = scene.perturbed()
         problem = BundleProblem(model, scene.observations, FIXED_CAMERAS)
-        problem.add_features(
-            scene.patches, scene.references, PLAIN, make_loss(loss, 0.25), compressed=compressed
-        )
+        problem.add_features(scene.patches, scene.references, PLAIN, Loss(loss, 0.25), compressed=compressed)
         summary = problem.solve(BundleAdjustmentCeresOptions(function_tolerance=1e-12, num_threads=1))
         problem.update(model)
         results.append((summary, model))
@@ -190,7 +189,7 @@ def test_geometric_is_what_colmap_does(feature_scene, cameras_per_rig):
     expected = pycolmap.create_default_ceres_bundle_adjuster(options, config, theirs).solve().ceres_summary
 
     problem = BundleProblem(ours, read_observations(ours), BundleAdjustmentOptions())
-    problem.add_reprojections(read_observations(ours).xy, make_loss("trivial", 1))
+    problem.add_reprojections(read_observations(ours).xy, Loss("trivial", 1))
     summary = problem.solve(BundleAdjustmentCeresOptions(function_tolerance=1e-12, num_threads=1))
     problem.update(ours)
     assert summary.num_residuals == expected.num_residuals_reduced
@@ -225,12 +224,28 @@ def test_points_behind_cameras_do_no_harm(feature_scene):
     assert errors[good].max() < 1e-4
 
 
+@pytest.mark.parametrize("compressed", [True, False])
+def test_observations_share_the_cost(feature_scene, compressed):
+    scene = feature_scene(cameras_per_rig=2)
+    perturbed, _ = scene.perturbed(hold=0)
+    problem = BundleProblem(perturbed, scene.observations, FIXED_CAMERAS)
+    problem.add_features(scene.patches, scene.references, PLAIN, Loss("cauchy", 0.25), compressed=compressed)
+    few = np.arange(0, len(scene.observations.xy), 3)
+    before = problem.observation_costs()
+    problem.add_reprojections(scene.observations.xy, Loss("huber", 0.1), rows=few)
+    with_reprojections = problem.observation_costs()
+    assert set(np.flatnonzero(with_reprojections != before)) == set(few)
+    summary = problem.solve(BundleAdjustmentCeresOptions(max_num_iterations=2, num_threads=1))
+    assert with_reprojections.sum() == pytest.approx(summary.initial_cost, rel=1e-9)
+    assert problem.observation_costs().sum() == pytest.approx(summary.final_cost, rel=1e-9)
+
+
 def test_a_poll_that_raises_stops_and_nothing_is_changed(feature_scene):
     scene = feature_scene()
     perturbed, _ = scene.perturbed()
     before = pycolmap.Reconstruction(perturbed)
     problem = BundleProblem(perturbed, scene.observations, FIXED_CAMERAS)
-    problem.add_features(scene.patches, scene.references, PLAIN, make_loss("cauchy", 0.25))
+    problem.add_features(scene.patches, scene.references, PLAIN, Loss("cauchy", 0.25))
 
     def interrupt(iteration, cost):
         if iteration == 2:
