@@ -52,6 +52,7 @@ def dense_sift(
     half: bool = True,
     num_threads: int = -1,
 ) -> NDArray[Any]: ...
+
 _Mode = Literal["bicubic", "bilinear"]
 _Nodes = Sequence[tuple[float, float]]
 
@@ -105,3 +106,36 @@ def adjust_featuremetric(
     num_threads: int = -1,
     poll: Callable[[int], object] | None = None,
 ) -> dict[str, Any]: ...
+def compute_references(
+    xy: NDArray[np.float64],
+    point_ptr: NDArray[np.int64],
+    patches: NDArray[Any],
+    corners: NDArray[np.int32],
+    scales: NDArray[np.float64],
+    rows: NDArray[np.int64],
+    *,
+    nodes: _Nodes = ...,
+    mode: _Mode = "bicubic",
+    l2_normalize: bool = True,
+    ncc_normalize: bool = False,
+    loss_scale: float = 0.25,
+    max_iterations: int = 100,
+    keep_observations: bool = False,
+    num_threads: int = -1,
+    poll: Callable[[int], object] | None = None,
+) -> dict[str, Any]: ...
+def compute_cost_maps(
+    patches: NDArray[Any],
+    corners: NDArray[np.int32],
+    scales: NDArray[np.float64],
+    rows: NDArray[np.int64],
+    references: NDArray[np.float32],
+    reference: NDArray[np.int64],
+    *,
+    nodes: _Nodes = ...,
+    mode: _Mode = "bicubic",
+    l2_normalize: bool = True,
+    ncc_normalize: bool = False,
+    num_threads: int = -1,
+    poll: Callable[[int], object] | None = None,
+) -> NDArray[np.float32]: ...

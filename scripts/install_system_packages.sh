@@ -7,6 +7,7 @@ packages=(
   python3-dev   # Python's headers, for the native modules
   python3-venv  # the virtual environment that pixcli is installed into
   libceres-dev  # header and static library of ceres::CostFunction, the base of the native cost functions
+  pkg-config    # finds Eigen, which those headers need and libceres-dev brings
 )
 
 if ! command -v dpkg-query > /dev/null; then

@@ -12,6 +12,33 @@ PIXCLI_INLINE void Flush(const Lanes<float>* four, double* out) {
   for (int k = 0; k < 4; ++k) out[k] += static_cast<double>(sums[k]);
 }
 
+PIXCLI_INLINE void Flush(const Lanes<double>* four, double* out) {
+  for (int k = 0; k < 4; ++k) out[k] += Sum(four[k]);
+}
+
+template <class R>
+void SumResidualGram(const R* rows, const R* reference, int64_t dimension, ResidualGram* out) {
+  const int64_t stride = RowStride(dimension), padded = PaddedDimension(dimension);
+  double total[6] = {};
+  for (int64_t begin = 0; begin < padded; begin += kBlock) {
+    const int64_t end = begin + kBlock < padded ? begin + kBlock : padded;
+    Lanes<R> sums[6] = {};
+    for (int64_t k = begin; k < end; k += kLanesOf<R>) {
+      const Lanes<R> r = Load<R>(rows + k) - Load<R>(reference + k);
+      const Lanes<R> u = Load<R>(rows + stride + k), v = Load<R>(rows + 2 * stride + k);
+      sums[0] += u * u;
+      sums[1] += u * v;
+      sums[2] += v * v;
+      sums[3] += u * r;
+      sums[4] += v * r;
+      sums[5] += r * r;
+    }
+    Flush(sums, total);
+    for (int k = 4; k < 6; ++k) total[k] += static_cast<double>(Sum(sums[k]));
+  }
+  *out = {total[0], total[1], total[2], total[3], total[4], total[5]};
+}
+
 }  // namespace
 
 // The difference lives in registers only. It, and not ‖f_i‖² + ‖f_j‖² - 2 f_i·f_j, keeps small costs exact.
@@ -59,6 +86,14 @@ void ComputeGram(const float* rows, int64_t dimension, Gram* out) {
     Flush(sums, total);
   }
   *out = {total[0], total[1], total[2], total[3]};
+}
+
+void ComputeResidualGram(const float* rows, const float* reference, int64_t dimension, ResidualGram* out) {
+  SumResidualGram(rows, reference, dimension, out);
+}
+
+void ComputeResidualGram(const double* rows, const double* reference, int64_t dimension, ResidualGram* out) {
+  SumResidualGram(rows, reference, dimension, out);
 }
 
 float MultiplyAdd(int64_t count) {

@@ -7,8 +7,11 @@
 namespace pixcli {
 namespace {
 
-#define PIXCLI_KERNELS(isa) \
-  Kernels { &isa::Sample, &isa::Sample, &isa::ComputeEdgeProducts, &isa::ComputeGram, &isa::MultiplyAdd }
+#define PIXCLI_KERNELS(isa)                                                                              \
+  Kernels {                                                                                              \
+    &isa::Sample, &isa::Sample, &isa::ComputeEdgeProducts, &isa::ComputeGram, &isa::ComputeResidualGram, \
+        &isa::ComputeResidualGram, &isa::MultiplyAdd                                                     \
+  }
 
 Kernels ChooseKernels() {
 #if defined(__x86_64__)

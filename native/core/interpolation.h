@@ -14,10 +14,34 @@ struct Kernels {
   void (*sample_double)(const Sampling&, const void*, double, double, double*);
   void (*edge_products)(const float*, const float*, int64_t, EdgeProducts*);
   void (*gram)(const float*, int64_t, Gram*);
+  void (*residual_gram)(const float*, const float*, int64_t, ResidualGram*);
+  void (*residual_gram_double)(const double*, const double*, int64_t, ResidualGram*);
   float (*multiply_add)(int64_t);
 };
 const Kernels& CurrentKernels();
 const Kernels& PortableKernels();
+
+// The kernels by the precision in which samples are computed.
+inline void SampleWith(const Kernels& k, const Sampling& s, const void* patch, double u, double v,
+                       float* rows) {
+  k.sample(s, patch, u, v, rows);
+}
+inline void SampleWith(const Kernels& k, const Sampling& s, const void* patch, double u, double v,
+                       double* rows) {
+  k.sample_double(s, patch, u, v, rows);
+}
+inline ResidualGram ResidualGramWith(const Kernels& k, const float* rows, const float* reference,
+                                     int64_t dimension) {
+  ResidualGram gram;
+  k.residual_gram(rows, reference, dimension, &gram);
+  return gram;
+}
+inline ResidualGram ResidualGramWith(const Kernels& k, const double* rows, const double* reference,
+                                     int64_t dimension) {
+  ResidualGram gram;
+  k.residual_gram_double(rows, reference, dimension, &gram);
+  return gram;
+}
 
 // The options of Sampling, without the shape of a patch.
 struct InterpolationOptions {

@@ -38,6 +38,11 @@ struct Gram {
   double ff, uu, uv, vv;
 };
 
+// Inner products of a sample's derivatives u, v and its residual r = f - reference.
+struct ResidualGram {
+  double uu, uv, vv, ur, vr, rr;
+};
+
 #define PIXCLI_DECLARE_KERNELS(isa)                                                                          \
   namespace isa {                                                                                            \
   /* Three rows of RowStride() values: f, its derivative along x and along y, at (u, v) of a patch. */       \
@@ -45,6 +50,10 @@ struct Gram {
   void Sample(const Sampling& sampling, const void* patch, double u, double v, double* rows);                \
   void ComputeEdgeProducts(const float* rows_i, const float* rows_j, int64_t dimension, EdgeProducts* out);  \
   void ComputeGram(const float* rows, int64_t dimension, Gram* out);                                         \
+  /* `reference` is zero from its dimension to PaddedDimension(). */                                         \
+  void ComputeResidualGram(const float* rows, const float* reference, int64_t dimension, ResidualGram* out); \
+  void ComputeResidualGram(const double* rows, const double* reference, int64_t dimension,                   \
+                           ResidualGram* out);                                                               \
   /* `count` independent multiply-adds, 8 in a register where there is AVX2: the yardstick of benchmarks. */ \
   float MultiplyAdd(int64_t count);                                                                          \
   }

@@ -1,0 +1,1 @@
+"""Bundle adjustment of a COLMAP model with features: references, problems, solving."""

@@ -1,0 +1,74 @@
+"""Options of bundle adjustment."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from pixcli.options.fields import OptionGroup, option
+
+
+@dataclass(frozen=True)
+class BundleAdjustmentOptions(OptionGroup):
+    """What of a model is refined, with COLMAP's names and defaults."""
+
+    group = "BundleAdjustment"
+
+    refine_focal_length: bool = option(True, "Refine focal lengths.")
+    refine_principal_point: bool = option(False, "Refine principal points.")
+    refine_extra_params: bool = option(True, "Refine the distortion of lenses.")
+    refine_rig_from_world: bool = option(True, "Refine the poses of rigs, or of images without one.")
+    refine_sensor_from_rig: bool = option(True, "Refine where the sensors are in their rig.")
+    refine_points3D: bool = option(True, "Refine the points.")
+    min_track_length: int = option(2, "Points with fewer observations take no part.", minimum=1)
+
+
+@dataclass(frozen=True)
+class BundleAdjustmentCeresOptions(OptionGroup):
+    """How the problem is solved, with COLMAP's names."""
+
+    group = "BundleAdjustmentCeres"
+
+    max_num_iterations: int = option(100, "Iterations of the solver.", minimum=1)
+    max_linear_solver_iterations: int = option(200, "Iterations of the iterative linear solver.", minimum=1)
+    function_tolerance: float = option(
+        1e-6, "Stop at this relative decrease of the cost; 0: never.", minimum=0
+    )
+    gradient_tolerance: float = option(1e-10, "Stop at this largest gradient; 0: never.", minimum=0)
+    parameter_tolerance: float = option(
+        1e-8, "Stop at this change of the parameters, relative to them; 0: never.", minimum=0
+    )
+    loss_function_type: Literal["trivial", "cauchy", "huber", "soft_l1"] = option(
+        "trivial", "Robust loss on reprojection errors."
+    )
+    loss_function_scale: float = option(1.0, "Scale of that loss, in pixels.", minimum=1e-9)
+    use_inner_iterations: bool = option(False, "Refine the points again after every step.")
+    num_threads: int = option(-1, "Threads; -1: all cores.", minimum=-1)
+    max_num_images_direct_dense_cpu_solver: int = option(
+        50, "Up to this many images, the linear solver is direct and dense.", minimum=0
+    )
+    max_num_images_direct_sparse_cpu_solver: int = option(
+        1000, "Up to this many, it is direct and sparse; beyond, iterative.", minimum=0
+    )
+
+
+@dataclass(frozen=True)
+class FeaturemetricBundleAdjustmentOptions(OptionGroup):
+    """How features take part in bundle adjustment."""
+
+    group = "FeaturemetricBundleAdjustment"
+
+    strategy: Literal["feature_reference", "costmaps", "patch_warp", "geometric"] = option(
+        "feature_reference",
+        "feature_reference: features agree with a reference for each point. costmaps: the same from maps of "
+        "the distance, in less memory. patch_warp: nodes around the reference are carried into the other "
+        "views by a plane that faces it. geometric: COLMAP's reprojection error.",
+    )
+    loss: Literal["trivial", "cauchy", "huber", "soft_l1"] = option(
+        "cauchy", "Robust loss on the distance of features."
+    )
+    loss_scale: float = option(0.25, "Scale of the loss.", minimum=1e-6)
+    regularize_source: bool = option(
+        True, "patch_warp: the view of the reference takes part too, and so holds the point near to it."
+    )
+    geometric_weight: float = option(
+        0.0, "Weight of squared reprojection errors beside the features, per squared pixel.", minimum=0
+    )

@@ -1,0 +1,99 @@
+"""Small models with features that are exact at the truth."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import pycolmap
+import pytest
+from numpy.typing import NDArray
+
+from pixcli.adjustment.observations import Observations, project, read_observations
+from pixcli.io.patch_store import Patches
+from pixcli.io.references import References
+
+EDGE = 16
+
+
+@dataclass(frozen=True)
+class FeatureScene:
+    """A model at the truth with patches of its observations, each of which meets its reference there."""
+
+    truth: pycolmap.Reconstruction
+    observations: Observations
+    projected: NDArray[np.float64]
+    patches: Patches
+    references: References
+
+    def perturbed(
+        self, degrees: float = 0.1, position: float = 0.005, focal: float = 0.0, hold: int = 2, seed: int = 0
+    ) -> tuple[pycolmap.Reconstruction, frozenset[int]]:
+        """The model with errors, and the images (of the first `hold` frames) that have none."""
+        rng = np.random.default_rng(seed)
+        model = pycolmap.Reconstruction(self.truth)
+        for place, (_, frame) in enumerate(sorted(model.frames.items())):
+            if place >= hold:
+                turn = pycolmap.Rotation3d(np.radians(degrees) * rng.uniform(-1, 1, 3))
+                step = pycolmap.Rigid3d(turn, position * rng.uniform(-1, 1, 3))
+                frame.rig_from_world = step * frame.rig_from_world
+        for _, point in sorted(model.points3D.items()):
+            point.xyz = point.xyz + position * rng.uniform(-1, 1, 3)
+        for _, camera in sorted(model.cameras.items()):
+            params = np.array(camera.params)
+            params[camera.focal_length_idxs()] *= 1 + focal * rng.uniform(-1, 1)
+            camera.params = params
+        held = sorted(model.frames)[:hold]
+        images = {image_id for image_id, image in model.images.items() if image.frame_id in held}
+        return model, frozenset(images)
+
+    def pixel_errors(self, model: pycolmap.Reconstruction) -> NDArray[np.float64]:
+        """(n,) distances of the projections to the true ones, in pixels."""
+        return np.linalg.norm(project(model, self.observations) - self.projected, axis=1)
+
+
+@pytest.fixture(scope="session")
+def feature_scene() -> Callable[..., FeatureScene]:
+    """Makes scenes of quadratic features around the true pixels, which bicubic sampling gives exactly."""
+
+    def make(
+        model: str = "SIMPLE_RADIAL",
+        params: list[float] | None = None,
+        channels: int = 4,
+        dtype: type = np.float64,
+        cameras_per_rig: int = 1,
+        frames: int = 4,
+        points: int = 60,
+        seed: int = 3,
+    ) -> FeatureScene:
+        pycolmap.set_random_seed(seed)
+        options = pycolmap.SyntheticDatasetOptions()
+        options.num_rigs, options.num_cameras_per_rig = 1, cameras_per_rig
+        options.num_frames_per_rig, options.num_points3D = frames, points
+        options.camera_model_id = pycolmap.CameraModelId.__members__[model]
+        if params is not None:
+            options.camera_params = params
+        truth = pycolmap.synthesize_dataset(options)
+        observations = read_observations(truth)
+        projected = project(truth, observations)
+        assert np.isfinite(projected).all()
+
+        rng = np.random.default_rng(seed)
+        corners = np.floor(projected - EDGE / 2).astype(np.int32)
+        features = rng.uniform(-1, 1, (len(observations.point_ids), channels)).astype(np.float32)
+        n = len(projected)
+        slopes = rng.uniform(-0.3, 0.3, (n, 1, 1, channels, 2))
+        bends = rng.uniform(-0.01, 0.01, (n, 1, 1, channels, 2))
+        rows, columns = np.mgrid[:EDGE, :EDGE]
+        samples = np.stack([columns, rows], -1) + 0.5 + corners[:, None, None]
+        offset = (samples - projected[:, None, None])[..., None, :]
+        data = features[observations.point_index][:, None, None] + (slopes * offset + bends * offset**2).sum(
+            -1
+        )
+        first = observations.ptr[:-1]
+        references = References(
+            observations.point_ids, features, observations.image_ids[first], observations.keypoints[first]
+        )
+        patches = Patches(np.ascontiguousarray(data, dtype), corners, np.ones((n, 2)))
+        return FeatureScene(truth, observations, projected, patches, references)
+
+    return make

@@ -1,0 +1,153 @@
+"""Warps of planes, and models refined with them."""
+
+import numpy as np
+import pytest
+
+from pixcli.adjustment.featuremetric import adjust_bundle
+from pixcli.adjustment.problem import Constants
+from pixcli.adjustment.warps import frontal_warps, reference_rows
+from pixcli.errors import UserError
+from pixcli.io.patch_store import Patches
+from pixcli.io.references import References
+from pixcli.options import InterpolationOptions
+from pixcli.options.bundle_adjustment import (
+    BundleAdjustmentCeresOptions,
+    BundleAdjustmentOptions,
+    FeaturemetricBundleAdjustmentOptions,
+)
+
+CAMERAS = [
+    ("OPENCV", [1280, 1270, 512, 384, 0.05, -0.01, 1e-3, -1e-3]),
+    ("OPENCV_FISHEYE", [900, 905, 512, 384, 0.02, 0.01, 0, 0]),
+    ("EQUIRECTANGULAR", [1024, 768]),
+]
+GRID = "-2,-2 0,-2 2,-2 -2,0 0,0 2,0 -2,2 0,2 2,2"
+
+
+@pytest.mark.parametrize(("model", "params"), CAMERAS)
+@pytest.mark.parametrize("cameras_per_rig", [1, 2])
+def test_warps_are_those_of_a_plane_that_faces_the_reference(feature_scene, model, params, cameras_per_rig):
+    scene = feature_scene(model, params, cameras_per_rig=cameras_per_rig)
+    observations, truth = scene.observations, scene.truth
+    reference = reference_rows(observations, scene.references)
+    np.testing.assert_array_equal(reference, observations.ptr[:-1][observations.point_index])
+    warps = frontal_warps(truth, observations, reference)
+    np.testing.assert_allclose(
+        warps[observations.ptr[:-1]], np.broadcast_to(np.eye(2), (60, 2, 2)), atol=1e-6
+    )
+    for k in range(0, len(reference), 7):
+        image, source = (truth.images[int(observations.image_ids[row])] for row in (k, reference[k]))
+        xyz = truth.points3D[int(observations.point_ids[observations.point_index[k]])].xyz
+        centre = source.projection_center()
+        for offset in np.array([[1.0, 0], [0, 1], [-1, 1]]):
+            # The ray of a pixel of the reference meets the plane across the ray of the point.
+            pixel = scene.projected[reference[k]] + offset
+            ray = source.camera.cam_ray_from_img(pixel)
+            ray = source.cam_from_world().rotation.inverse() * np.asarray(ray)
+            met = centre + ray * np.square(xyz - centre).sum() / (ray @ (xyz - centre))
+            there = image.project_point(met) - scene.projected[k]
+            np.testing.assert_allclose(warps[k] @ offset, there, atol=0.02)
+
+
+def _warped(scene):
+    """The scene with features that are linear in the frame of the reference: waves seen through the warps."""
+    observations = scene.observations
+    reference = reference_rows(observations, scene.references)
+    inverse = np.linalg.inv(frontal_warps(scene.truth, observations, reference))
+    rng = np.random.default_rng(0)
+    slopes = rng.uniform(-0.3, 0.3, (len(observations.point_ids), 3, 2))
+    bends = rng.uniform(-0.03, 0.03, (len(observations.point_ids), 3, 2))
+    edge = scene.patches.data.shape[1]
+    rows, columns = np.mgrid[:edge, :edge]
+    samples = np.stack([columns, rows], -1) + 0.5 + scene.patches.corners[:, None, None]
+    local = np.einsum("nij,nrcj->nrci", inverse, samples - scene.projected[:, None, None])
+
+    def texture(at, points):
+        slope, bend = slopes[points], bends[points]
+        return np.einsum("n...j,ncj->n...c", at, slope) + np.einsum("n...j,ncj->n...c", at**2, bend)
+
+    data = 1 + texture(local, observations.point_index)
+    nodes = np.array(InterpolationOptions(nodes=GRID).offsets)
+    points = np.arange(len(observations.point_ids))
+    features = 1 + texture(np.broadcast_to(nodes, (len(points), *nodes.shape)), points)
+    references = References(
+        observations.point_ids,
+        features.reshape(len(points), -1).astype(np.float32),
+        scene.references.image_ids,
+        scene.references.keypoints,
+    )
+    return Patches(np.ascontiguousarray(data), scene.patches.corners, scene.patches.scales), references
+
+
+def _adjust(scene, model, level, strategy, constants, interpolation, **options):
+    return adjust_bundle(
+        model,
+        scene.observations,
+        [level],
+        FeaturemetricBundleAdjustmentOptions(strategy=strategy, **options),
+        interpolation,
+        BundleAdjustmentOptions(refine_focal_length=False, refine_extra_params=False),
+        BundleAdjustmentCeresOptions(function_tolerance=1e-12, num_threads=1),
+        constants=constants,
+    )
+
+
+@pytest.mark.parametrize(("model", "params"), CAMERAS)
+def test_warped_nodes_lead_to_the_truth_where_plain_ones_do_not(feature_scene, model, params):
+    scene = feature_scene(model, params)
+    level = _warped(scene)
+    interpolation = InterpolationOptions(nodes=GRID, l2_normalize=False)
+    errors = {}
+    for strategy in ("patch_warp", "feature_reference"):
+        perturbed, held = scene.perturbed(degrees=0.05, position=0.002)
+        _adjust(scene, perturbed, level, strategy, Constants(images=held), interpolation)
+        errors[strategy] = np.median(scene.pixel_errors(perturbed))
+    assert errors["patch_warp"] < 1e-2
+    assert errors["patch_warp"] < 0.1 * errors["feature_reference"]
+
+
+def test_gain_and_offset_do_not_matter_once_nodes_are_normalized(feature_scene):
+    scene = feature_scene()
+    patches, references = _warped(scene)
+    nodes = references.features.reshape(len(references.point_ids), 9, 3)
+    nodes = (nodes - nodes.mean(axis=1, keepdims=True)) / nodes.std(axis=1, keepdims=True)
+    references = References(
+        references.point_ids,
+        nodes.reshape(len(nodes), -1).astype(np.float32),
+        references.image_ids,
+        references.keypoints,
+    )
+    rng = np.random.default_rng(2)
+    gain, offset = rng.uniform(0.7, 1.4, (2, len(patches.data), 1, 1, 3))
+    patches.data[...] = gain * patches.data + offset
+    perturbed, held = scene.perturbed(degrees=0.05, position=0.002)
+    interpolation = InterpolationOptions(nodes=GRID, l2_normalize=False, ncc_normalize=True)
+    _adjust(scene, perturbed, (patches, references), "patch_warp", Constants(images=held), interpolation)
+    assert np.median(scene.pixel_errors(perturbed)) < 1e-2
+
+
+def test_the_view_of_the_reference_takes_part_where_asked(feature_scene):
+    scene = feature_scene()
+    level = _warped(scene)
+    interpolation = InterpolationOptions(nodes=GRID, l2_normalize=False)
+    blocks = []
+    for regularize in (True, False):
+        perturbed, held = scene.perturbed(degrees=0.05, position=0.002)
+        (summary,) = _adjust(
+            scene,
+            perturbed,
+            level,
+            "patch_warp",
+            Constants(images=held),
+            interpolation,
+            regularize_source=regularize,
+        )
+        blocks.append(summary.num_residuals // 3)
+        assert np.median(scene.pixel_errors(perturbed)) < 1e-2
+    assert blocks[0] - blocks[1] == len(scene.observations.point_ids)
+
+
+def test_one_node_is_refused(feature_scene):
+    scene = feature_scene()
+    with pytest.raises(UserError, match=r"Interpolation\.nodes"):
+        _adjust(scene, scene.truth, _warped(scene), "patch_warp", None, InterpolationOptions())
