@@ -5,6 +5,7 @@
 #include "bindings/arrays.h"
 #include "bindings/featuremetric.h"
 #include "bindings/poll.h"
+#include "bindings/surface.h"
 #include "core/cpu.h"
 #include "core/dense_sift.h"
 
@@ -49,4 +50,5 @@ PYBIND11_MODULE(_core, m) {
         "Dense SIFT of a (height, width) float32 image: (height, width, 128) of float16 or float32.");
   BindAlignment(m);
   BindFeaturemetric(m);
+  BindSurface(m);
 }

@@ -1,211 +1,27 @@
 // Inverse-compositional Gauss-Newton of a patch to a template on a local homography, invariant to gain and
-// bias, with Huber weights. Samples are taken by the cubic B-spline without prefilter: it blurs by 1/sqrt(3)
-// of a sample, which the scale-space levels account for, and has smooth gradients.
+// bias, with Huber weights.
 #include "core/alignment_kernel.h"
 
 #include <math.h>
 
-#include "core/lanes.h"
+#include "core/sampling.h"
 
 namespace pixcli::PIXCLI_ISA {
 namespace {
 
-constexpr int kLanes = kLanesOf<float>;
-typedef Vector<float, 4> V4;
-typedef float V4Unaligned __attribute__((vector_size(16), aligned(4)));
-typedef Vector<float, 8> V8;
-typedef Vector<int64_t, 4> Pair4;
-typedef Lanes<float> VN;
-typedef Vector<int32_t, kLanes> VNInt;
-
-constexpr int kMaxPatch = 192;    // samples a side
 constexpr double kMaxStep = 1.5;  // pixels an iteration
 constexpr double kMaxWarpStep = 0.3;
 constexpr double kSettled = 0.15;  // pixels; the Hessian is kept from there on
 
-inline VN Load(const float* p) { return *reinterpret_cast<const VN*>(p); }  // aligned
-inline VN Splat(float v) { return v - VN{}; }
-inline VN Abs(VN v) { return v < 0 ? -v : v; }
-inline VNInt Interleaved(int first) {
-  VNInt order = {};
-  for (int i = 0; i < kLanes; ++i) order[i] = first + i / 2 + (i % 2) * kLanes;
-  return order;
-}
-inline V4 LoadRow(const float* p) { return *reinterpret_cast<const V4Unaligned*>(p); }
-
-// The samples of one patch as floats, with room to read four from the last one.
-struct Samples {
-  alignas(64) float data[kMaxPatch * kMaxPatch + 16];
-  int width, height;
-};
-
-bool Decode(const PatchView& patch, Samples* out) {
-  if (patch.width < 4 || patch.height < 4 || patch.width > kMaxPatch || patch.height > kMaxPatch)
-    return false;
-  const int n = patch.width * patch.height;
-  for (int i = 0; i < n; ++i) out->data[i] = patch.data[i];
-  out->width = patch.width;
-  out->height = patch.height;
-  return true;
-}
-
-// A homography from nodes to patch coordinates (sample 0 at 0).
-struct NodeMap {
-  float u, v, ux, uy, vx, vy, wx, wy;
-};
-
-// Whether every node, within [-radius, radius]^2, has its 4x4 samples inside the patch.
-bool Inside(const NodeMap& m, float radius, const Samples& s) {
-  const float least = 1 - radius * (fabsf(m.wx) + fabsf(m.wy));
-  if (!(least > .5f)) return false;
-  const float reach = radius / least;
-  const float du = reach * (fabsf(m.ux) + fabsf(m.uy)), dv = reach * (fabsf(m.vx) + fabsf(m.vy));
-  return m.u - du >= 1 && m.v - dv >= 1 && m.u + du < s.width - 2.001f && m.v + dv < s.height - 2.001f;
-}
-
-// The cubic B-spline's four weights at fraction f, and their derivatives.
-constexpr V4 kWeight0 = {1 / 6.f, 4 / 6.f, 1 / 6.f, 0}, kWeight1 = {-.5f, 0, .5f, 0},
-             kWeight2 = {.5f, -1, .5f, 0}, kWeight3 = {-1 / 6.f, .5f, -.5f, 1 / 6.f};
-inline V8 TwoOfEach(V4 v) { return __builtin_shufflevector(v, v, 0, 0, 1, 1, 2, 2, 3, 3); }
-inline V4 SplineWeights(float f) { return kWeight0 + f * (kWeight1 + f * (kWeight2 + f * kWeight3)); }
-inline V4 SplineSlopes(float f) { return kWeight1 + f * (2 * kWeight2 + f * (3 * kWeight3)); }
-
-// Where the nodes fall: the first of a node's 4x4 samples, and its fractions along u and v within its cell.
-struct Cells {
-  alignas(64) int32_t corner[kMaxNodes];
-  alignas(64) float fraction[kMaxNodes][2];
-
-  int64_t Fractions(int k) const {  // both of a node, as they lie in memory
-    int64_t both;
-    __builtin_memcpy(&both, fraction[k], sizeof(both));
-    return both;
-  }
-};
-
-void Locate(const Samples& s, const NodeMap& m, const SupportView& support, Cells* cells) {
-  for (int k = 0; k < support.num_padded; k += kLanes) {
-    const VN x = Load(support.x + k), y = Load(support.y + k);
-    const VN w = 1 / (1 + m.wx * x + m.wy * y);
-    const VN u = m.u + (m.ux * x + m.uy * y) * w, v = m.v + (m.vx * x + m.vy * y) * w;
-    const VNInt i = __builtin_convertvector(u, VNInt), j = __builtin_convertvector(v, VNInt);
-    const VN fu = u - __builtin_convertvector(i, VN), fv = v - __builtin_convertvector(j, VN);
-    Store(cells->fraction[k], __builtin_shuffle(fu, fv, Interleaved(0)));
-    Store(cells->fraction[k] + kLanes, __builtin_shuffle(fu, fv, Interleaved(kLanes / 2)));
-    *reinterpret_cast<VNInt*>(cells->corner + k) = (j - 1) * s.width + (i - 1);
-  }
-}
-
-inline V4 Rows(const float* p, int width, V4 w) {
-  return w[0] * LoadRow(p) + w[1] * LoadRow(p + width) +
-         (w[2] * LoadRow(p + 2 * width) + w[3] * LoadRow(p + 3 * width));
-}
-
-inline float Dot(V4 a, V4 b) {
-  const V4 p = a * b;
-  return (p[0] + p[1]) + (p[2] + p[3]);
-}
-
-#if defined(__AVX2__)
-
-// Sums of the pairs of neighbours within each half: of a in the first two places of a half, of b in the
-// others.
-inline V8 AddPairs(V8 a, V8 b) {
-  return __builtin_shufflevector(a, b, 0, 2, 8, 10, 4, 6, 12, 14) +
-         __builtin_shufflevector(a, b, 1, 3, 9, 11, 5, 7, 13, 15);
-}
-
-// A node at a time: the four rows of its samples in two vectors, so that the sum of 16 products takes few
-// instructions.
-void SampleValues(const Samples& s, const NodeMap& m, const SupportView& support, float* out) {
-  Cells cells;
-  Locate(s, m, support, &cells);
-  // The weights along u and along v, in turn.
-  const V8 c0 = TwoOfEach(kWeight0), c1 = TwoOfEach(kWeight1), c2 = TwoOfEach(kWeight2),
-           c3 = TwoOfEach(kWeight3);
-  for (int k = 0; k < support.num_padded; k += 8) {
-    V8 product[8];
-    for (int i = 0; i < 8; ++i) {
-      const float* p = s.data + cells.corner[k + i];
-      const int64_t both = cells.Fractions(k + i);
-      const V8 f = reinterpret_cast<V8>(Pair4{both, both, both, both});
-      const V8 w = c0 + f * (c1 + f * (c2 + f * c3));
-      const V8 rows01 = __builtin_shufflevector(LoadRow(p), LoadRow(p + s.width), 0, 1, 2, 3, 4, 5, 6, 7);
-      const V8 rows23 =
-          __builtin_shufflevector(LoadRow(p + 2 * s.width), LoadRow(p + 3 * s.width), 0, 1, 2, 3, 4, 5, 6, 7);
-      product[i] = (rows01 * __builtin_shufflevector(w, w, 1, 1, 1, 1, 3, 3, 3, 3) +
-                    rows23 * __builtin_shufflevector(w, w, 5, 5, 5, 5, 7, 7, 7, 7)) *
-                   __builtin_shufflevector(w, w, 0, 2, 4, 6, 0, 2, 4, 6);
-    }
-    const V8 first = AddPairs(AddPairs(product[0], product[1]), AddPairs(product[2], product[3]));
-    const V8 second = AddPairs(AddPairs(product[4], product[5]), AddPairs(product[6], product[7]));
-    *reinterpret_cast<V8*>(out + k) = __builtin_shufflevector(first, second, 0, 1, 2, 3, 8, 9, 10, 11) +
-                                      __builtin_shufflevector(first, second, 4, 5, 6, 7, 12, 13, 14, 15);
-  }
-}
-
-#else
-
-void SampleValues(const Samples& s, const NodeMap& m, const SupportView& support, float* out) {
-  Cells cells;
-  Locate(s, m, support, &cells);
-  for (int k = 0; k < support.num_padded; ++k) {
-    const V4 rows = Rows(s.data + cells.corner[k], s.width, SplineWeights(cells.fraction[k][1]));
-    out[k] = Dot(SplineWeights(cells.fraction[k][0]), rows);
-  }
-}
-
-#endif
-
-void SampleGradients(const Samples& s, const NodeMap& m, const SupportView& support, float* out, float* gu,
-                     float* gv) {
-  Cells cells;
-  Locate(s, m, support, &cells);
-  for (int k = 0; k < support.num_padded; ++k) {
-    const float* p = s.data + cells.corner[k];
-    const V4 weights = SplineWeights(cells.fraction[k][0]),
-             rows = Rows(p, s.width, SplineWeights(cells.fraction[k][1]));
-    out[k] = Dot(weights, rows);
-    gu[k] = Dot(SplineSlopes(cells.fraction[k][0]), rows);
-    gv[k] = Dot(weights, Rows(p, s.width, SplineSlopes(cells.fraction[k][1])));
-  }
-}
-
-// In place: weighted mean 0 and deviation 1. Returns the deviation that was divided by.
-float Normalise(const SupportView& support, float* value) {
-  VN mean{};
-  for (int k = 0; k < support.num_padded; k += kLanes) mean += Load(support.weight + k) * Load(value + k);
-  const float m = Sum(mean);
-  VN square{};
-  for (int k = 0; k < support.num_padded; k += kLanes) {
-    const VN d = Load(value + k) - m;
-    Store(value + k, d);
-    square += Load(support.weight + k) * d * d;
-  }
-  const float deviation = sqrtf(Sum(square));
-  const float inverse = deviation > 0 ? 1 / deviation : 0;
-  for (int k = 0; k < support.num_padded; k += kLanes) Store(value + k, Load(value + k) * inverse);
-  return deviation;
-}
-
-constexpr float kFlat = 1e-3f;  // deviation in units of an 8-bit patch, whose range is 255
-
-NodeMap MapOf(const PatchView& patch, const Warp& a, double spacing) {
-  const double p = 1 / patch.pitch, s = spacing * p;
-  return {static_cast<float>((a.x - patch.x0) * p),
-          static_cast<float>((a.y - patch.y0) * p),
-          static_cast<float>(a.a11 * s),
-          static_cast<float>(a.a12 * s),
-          static_cast<float>(a.a21 * s),
-          static_cast<float>(a.a22 * s),
-          static_cast<float>(a.h1 * spacing),
-          static_cast<float>(a.h2 * spacing)};
-}
-
 Outcome MakeTemplate(const PatchView& patch, const SupportView& support, double x, double y, Template* out) {
+  SampleBuffer buffer;
   Samples samples;
+  Cells cells;
   const NodeMap map = MapOf(patch, {x, y, 1, 0, 0, 1, 0, 0}, out->spacing);
-  if (!Decode(patch, &samples) || !Inside(map, support.radius, samples)) return Outcome::kOutside;
-  SampleGradients(samples, map, support, out->value, out->jacobian[0], out->jacobian[1]);
+  if (!Decode(patch, buffer.data, &samples) || !Inside(map, support.radius, samples))
+    return Outcome::kOutside;
+  Locate(samples, map, support, &cells);
+  SampleGradients(samples, cells, support, out->value, out->jacobian[0], out->jacobian[1]);
   out->deviation = Normalise(support, out->value);
   if (out->deviation < kFlat) return Outcome::kFlat;
   // By pixels of the root for the position, by nodes for the rest.
@@ -218,78 +34,14 @@ Outcome MakeTemplate(const PatchView& patch, const SupportView& support, double 
                                     b * x_node, b * y_node, radial * x_node, radial * y_node};
     for (int p = 0; p < kNumParams; ++p) Store(out->jacobian[p] + k, columns[p]);
   }
-  for (auto& column : out->jacobian) {
-    VN mean{}, along{};
-    for (int k = 0; k < support.num_padded; k += kLanes) {
-      const VN w = Load(support.weight + k) * Load(column + k);
-      mean += w;
-      along += w * Load(out->value + k);
-    }
-    const float m = Sum(mean), t = Sum(along);
-    for (int k = 0; k < support.num_padded; k += kLanes) {
-      Store(column + k, Load(column + k) - m - t * Load(out->value + k));
-    }
-  }
+  for (auto& column : out->jacobian) TakeOutGainAndBias(out->value, support, column);
   return Outcome::kConverged;
 }
-
-struct Residual {
-  alignas(
-      64) float value[kMaxNodes];  // samples first, then their difference to the template at its best gain
-  alignas(64) float weight[kMaxNodes];  // of the window and Huber's
-  float correlation;
-  float limit;  // of Huber's loss: twice the robust deviation
-  double variance;
-};
 
 struct NormalEquations {
   double h[kNumParams][kNumParams];  // lower triangle
   double b[kNumParams];
 };
-
-// Turns samples into the residual. Returns their deviation; correlation and residual are meaningless if it is
-// tiny.
-float CompareWith(const Template& tmpl, const SupportView& support, Residual* residual) {
-  const float shift = residual->value[support.num_nodes / 2];  // keeps the sum of squares from cancelling
-  VN sum{}, square{}, dot{};
-  for (int k = 0; k < support.num_padded; k += kLanes) {
-    const VN d = Load(residual->value + k) - shift, wd = Load(support.weight + k) * d;
-    sum += wd;
-    square += wd * d;
-    dot += wd * Load(tmpl.value + k);
-  }
-  const float mean = Sum(sum), deviation = sqrtf(fmaxf(Sum(square) - mean * mean, 0));
-  residual->correlation = Sum(dot) / deviation;
-  const float scale = 1 / (deviation * fmaxf(residual->correlation, .1f));
-  const VN offset = Splat((shift + mean) * scale);
-  VN absolute{};
-  for (int k = 0; k < support.num_padded; k += kLanes) {
-    const VN r = Load(residual->value + k) * scale - offset - Load(tmpl.value + k);
-    Store(residual->value + k, r);
-    absolute += Load(support.weight + k) * Abs(r);
-  }
-  residual->limit = 2 * (1.2533f * Sum(absolute) + 1e-9f);
-  return deviation;
-}
-
-// Huber's weights, the residual's robust variance and the gradient of half its square.
-void AccumulateGradient(const Template& tmpl, const SupportView& support, Residual* residual,
-                        NormalEquations* eq) {
-  const VN limit = Splat(residual->limit);
-  VN b[kNumParams] = {}, square{}, total{};
-  for (int k = 0; k < support.num_padded; k += kLanes) {
-    const VN r = Load(residual->value + k), size = Abs(r);
-    VN w = Load(support.weight + k);
-    w = size > limit ? w * limit / size : w;
-    Store(residual->weight + k, w);
-    const VN wr = w * r;
-    square += wr * r;
-    total += w;
-    for (int p = 0; p < kNumParams; ++p) b[p] += wr * Load(tmpl.jacobian[p] + k);
-  }
-  for (int p = 0; p < kNumParams; ++p) eq->b[p] = Sum(b[p]);
-  residual->variance = Sum(square) / Sum(total);
-}
 
 // The rows `first` to `last` - 1 of the lower triangle; in two calls, so that the sums stay in registers.
 template <int first, int last>
@@ -423,8 +175,10 @@ Outcome Evaluate(const Samples& samples, const PatchView& patch, const SupportVi
                  const Template& tmpl, const Warp& warp, Residual* residual) {
   const NodeMap map = MapOf(patch, warp, tmpl.spacing);
   if (!Inside(map, support.radius, samples)) return Outcome::kOutside;
-  SampleValues(samples, map, support, residual->value);
-  return CompareWith(tmpl, support, residual) < kFlat ? Outcome::kFlat : Outcome::kConverged;
+  Cells cells;
+  Locate(samples, map, support, &cells);
+  SampleValues(samples, cells, support, residual->value);
+  return CompareWith(tmpl.value, support, residual) < kFlat ? Outcome::kFlat : Outcome::kConverged;
 }
 
 // Newton's iterations from a->warp, whose residual is given. The correlation and covariance are those of the
@@ -441,7 +195,7 @@ Outcome Iterate(const Samples& samples, const PatchView& patch, const SupportVie
     }
     a->correlation = residual->correlation;
     if (!(a->correlation > .1)) return Outcome::kDiverged;
-    AccumulateGradient(tmpl, support, residual, &eq);
+    AccumulateGradient<kNumParams>(tmpl.jacobian[0], kMaxNodes, support, residual, eq.b);
     const double prior = PerspectivePrior(tmpl, support, residual->variance);
     // The Hessian changes with Huber's weights only, hardly any more once the steps are small.
     if (last || shift > kSettled) {
@@ -473,12 +227,13 @@ Outcome Iterate(const Samples& samples, const PatchView& patch, const SupportVie
 
 void Align(const PatchView& patch, const SupportView& support, const Template& tmpl,
            const AlignmentLimits& limits, const Warp* starts, int num_starts, Alignment* a) {
+  SampleBuffer buffer;
   Samples samples;
   Residual residuals[2];
   int best = 0;  // which of the two belongs to the best start so far
   Outcome outcome = Outcome::kOutside;
   *a = {starts[0], -1, -1, NAN, NAN, NAN, 0, 0};
-  const int candidates = Decode(patch, &samples) ? num_starts : 0;
+  const int candidates = Decode(patch, buffer.data, &samples) ? num_starts : 0;
   for (int i = 0; i < candidates; ++i) {
     const Outcome evaluated = Evaluate(samples, patch, support, tmpl, starts[i], &residuals[1 - best]);
     if (outcome != Outcome::kConverged) outcome = evaluated;

@@ -1,0 +1,436 @@
+"""The surface step: poses fixed, each point becomes a small plane, and each view is measured against it.
+
+Depth and normal of a point are refined until the plane-induced warps of its reference's patch agree in all
+views; then each view's own shift against that warp is measured, with its covariance. What is compared is a
+*pair*: a point in one view, against the point's reference view. See core/surface_kernel.h for the geometry.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from numpy.lib.recfunctions import structured_to_unstructured
+
+from pixcli import _core
+from pixcli.adjustment.linearisation import Views
+from pixcli.alignment.result import Status
+from pixcli.alignment.scale_space import Boxes, boxes_between, cut_boxes, level_of, pitch_of, step_of
+from pixcli.features.streaming import ImageFile, ImageItems
+from pixcli.io.patch_store import Contents, LevelLayout
+from pixcli.options import DenseFeaturesOptions
+from pixcli.progress import Progress
+
+Float64 = npt.NDArray[np.float64]
+Int32 = npt.NDArray[np.int32]
+Int64 = npt.NDArray[np.int64]
+Bool = npt.NDArray[np.bool_]
+Support = tuple[int, float]
+"""Radius in nodes, step in pixels."""
+
+_WARP_SLACK = 1.15  # how much larger than at first a warped support may become inside its patch
+_MAX_RATIO = 4.0  # of the magnifications of two views that are compared
+_STEP_TOLERANCE = 0.004  # pixels
+_MAX_SLOPE = 6.0  # of a plane, by the tangents of its reference
+_MAX_WORSENING = 1e-4  # of a correlation, which rounding may cause
+
+
+@dataclass(frozen=True)
+class SurfaceLimits:
+    """What a refined surface and a measured shift must fulfil to be accepted."""
+
+    window: float = 0.6
+    """Sigma of the Gaussian window over a support, in radii."""
+    min_surface_correlation: float = 0.75
+    min_correlation: float = 0.8
+    max_shift: float = 3.0
+    """Pixels, of a view against its warp and of a point in any view."""
+    max_deviation: float = 0.5
+    """Pixels, predicted standard deviation of a shift along its worst direction."""
+    extent_deviation: float = 0.3
+    """What the extent of a support adds to it when supports compete, in units of the extent squared over the
+    image's longer side."""
+    max_iterations: int = 15
+    num_threads: int = -1
+
+
+@dataclass(frozen=True)
+class Surfaces:
+    """Points with the views to be compared: P points, n pairs, v views."""
+
+    views: Views
+    """(v,) a projection near a point, of one point in one image; references among them."""
+    image: Int32
+    """(v,) the image of each view, an index into image_size."""
+    image_size: Float64
+    """(images, 2) width and height."""
+    reference: Int32
+    """(P,) view that each point is seen in by its reference."""
+    ptr: Int64
+    """(P + 1,) the pairs of each point."""
+    pair_view: Int32
+    """(n,)"""
+
+    @property
+    def point(self) -> Int64:
+        """(n,) the point of each pair."""
+        return np.repeat(np.arange(len(self.reference)), np.diff(self.ptr))
+
+
+@dataclass(frozen=True)
+class SurfacePatches:
+    """The scale-space patches that surfaces are measured on."""
+
+    samples: npt.NDArray[np.uint8]
+    starts: Int64
+    boxes: Boxes
+    by_step: dict[float, tuple[Int32, Int32, Float64]]
+    """For each step of a support: patch of the view, patch of the reference and spacing of the nodes, (n,)."""
+
+
+@dataclass(frozen=True)
+class SurfaceFits:
+    """Depth and normal of P points."""
+
+    planes: Float64
+    """(P, 3) inverse depth against that of the point on the reference's ray minus 1, and its two slopes."""
+    accepted: Bool
+    """(P,) where not, the plane is that from before."""
+    correlation: Float64
+    """(P, 2) mean over the views, before and after."""
+    depth_deviation: Float64
+    """(P,) predicted standard deviation of the depth, relative to it."""
+    num_views: Int32
+    """(P,) that took part."""
+
+
+@dataclass(frozen=True)
+class Shifts:
+    """n pairs measured against the warps of their planes."""
+
+    xy: Float64
+    """(n, 2) COLMAP pixels: where the view shows what the reference has at the point."""
+    predicted: Float64
+    """(n, 2) where the plane's centre projects to; NaN if it does not."""
+    covariance: Float64
+    """(n, 3) xx, xy, yy in pixels squared."""
+    correlation: Float64
+    """(n,)"""
+    status: npt.NDArray[np.uint8]
+    """(n,) values of Status; ROOT for the pair of a reference with itself, which defines the point."""
+    support: npt.NDArray[np.int8]
+    """(n,) the support that was chosen; -1 where none was accepted."""
+
+    @property
+    def accepted(self) -> Bool:
+        """(n,) measured or a reference: xy is an observation of the point."""
+        return np.asarray((self.status == Status.MOVED) | (self.status == Status.ROOT))
+
+    @property
+    def deviation(self) -> Float64:
+        """(n,) predicted standard deviation along the worst direction, in pixels."""
+        return _worst_deviation(*self.covariance.T)
+
+
+def choose_references(views: Views, ptr: Int64) -> Int32:
+    """The most central of each point's views ptr[p]:ptr[p+1]: in direction, and by the scale it sees at.
+
+    Every point has at least one view.
+    """
+    point = np.repeat(np.arange(len(ptr) - 1), np.diff(ptr))
+    direction = views["rotation"][:, 2]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        scale = np.log(np.sqrt(np.abs(np.linalg.det(views["jacobian"]))) / views["distance"])
+    seen = np.isfinite(scale)
+    position = np.where(seen[:, None], np.c_[direction, scale], 0)
+    total = np.add.reduceat(position, ptr[:-1]) / np.maximum(np.add.reduceat(seen, ptr[:-1]), 1)[:, None]
+    distance = np.where(seen, ((position - total[point]) ** 2).sum(1), np.inf)
+    order = np.lexsort((distance, point))
+    return np.asarray(order[ptr[:-1]], np.int32)
+
+
+def normals_of(surfaces: Surfaces, planes: Float64) -> Float64:
+    """(P, 3) unit normals of the world, towards the reference's camera."""
+    local = np.c_[planes[:, 1:], 1 + planes[:, 0]]
+    normals = -np.einsum("pa,pac->pc", local, surfaces.views["rotation"][surfaces.reference])
+    return np.asarray(normals / np.linalg.norm(normals, axis=1)[:, None])
+
+
+def planes_from_normals(surfaces: Surfaces, normals: Float64) -> Float64:
+    """(P, 3) planes through the points with these normals of the world; NaN or edge on: facing the reference."""
+    local = np.einsum("pc,pac->pa", normals, surfaces.views["rotation"][surfaces.reference])
+    with np.errstate(divide="ignore", invalid="ignore"):
+        slopes = local[:, :2] / local[:, 2:]
+    slopes[~(np.hypot(slopes[:, 0], slopes[:, 1]) < _MAX_SLOPE) | ~(local[:, 2] < 0)] = 0
+    return np.c_[np.zeros(len(slopes)), slopes]
+
+
+def points_of(surfaces: Surfaces, points: Float64, planes: Float64) -> Float64:
+    """(P, 3) points moved along their reference's ray to their planes' depth."""
+    reference = surfaces.views[surfaces.reference]
+    move = reference["distance"] * (1 / (1 + planes[:, 0]) - 1)
+    return np.asarray(points + move[:, None] * reference["rotation"][:, 2])
+
+
+def induced_affine(surfaces: Surfaces, planes: Float64) -> tuple[Float64, Float64]:
+    """The warp of each pair at the plane's centre: (n, 2, 2) from the reference's pixels, and (n, 2) where it is.
+
+    NaN where the plane lies behind the view or is seen from behind.
+    """
+    point = surfaces.point
+    reference, view = surfaces.views[surfaces.reference[point]], surfaces.views[surfaces.pair_view]
+    plane = planes[point]
+    rotation = view["rotation"] @ reference["rotation"].transpose(0, 2, 1)
+    ratio = view["distance"] / reference["distance"]
+    translation = -rotation[:, :, 2]
+    translation[:, 2] += ratio
+    h = np.concatenate([rotation[:, :, :2], np.zeros((len(point), 3, 1))], 2)
+    h += translation[:, :, None] * plane[:, None, [1, 2, 0]]
+    h[:, 2, 2] += ratio
+    with np.errstate(divide="ignore", invalid="ignore"):
+        h /= np.where(h[:, 2, 2] > 0, h[:, 2, 2], np.nan)[:, None, None]
+        n = h[:, :2, 2]
+        jacobian, curvature = view["jacobian"], view["curvature"]
+        slope = jacobian + np.stack(
+            [
+                2 * curvature[:, :, 0] * n[:, :1] + curvature[:, :, 1] * n[:, 1:],
+                curvature[:, :, 1] * n[:, :1] + 2 * curvature[:, :, 2] * n[:, 1:],
+            ],
+            2,
+        )
+        affine = slope @ (h[:, :2, :2] - n[:, :, None] * h[:, 2:, :2]) @ np.linalg.pinv(
+            np.nan_to_num(reference["jacobian"])
+        )
+        affine[~(np.linalg.det(affine) > 0)] = np.nan
+        xy = np.stack([view["x"], view["y"]], 1) + np.einsum("nab,nb->na", jacobian, n)
+        xy += np.einsum("nab,nb->na", curvature, np.stack([n[:, 0] ** 2, n[:, 0] * n[:, 1], n[:, 1] ** 2], 1))
+    return affine, xy
+
+
+def cut_surface_patches(
+    surfaces: Surfaces,
+    planes: Float64,
+    supports: Sequence[Support],
+    max_shift: float,
+    images: Sequence[ImageFile],
+    features: DenseFeaturesOptions,
+    progress: Progress,
+) -> SurfacePatches:
+    """The patches that these supports need around where the planes project to, and max_shift beyond."""
+    boxes, image, by_step = _plan_boxes(surfaces, planes, supports, max_shift)
+    ptr = np.searchsorted(image, np.arange(len(images) + 1)).astype(np.int64)
+    digest = hashlib.blake2b(digest_size=16)
+    for array in (boxes.level, boxes.corner, boxes.shape):
+        digest.update(array.tobytes())
+    layout = LevelLayout(1, np.dtype(np.uint8), boxes.shape)
+    names = [file.name for file in images]
+    contents = Contents({"patches": "scale space"}, names, ptr, digest.hexdigest(), [layout])
+    scales = np.repeat(1 / pitch_of(boxes.level)[:, None], 2, 1)
+
+    def make(index: int, pixels: npt.NDArray[np.float32]) -> list[Any]:
+        rows = slice(int(ptr[index]), int(ptr[index + 1]))
+        return [(cut_boxes(pixels, boxes, rows)[:, None], boxes.corner[rows], scales[rows])]
+
+    store = ImageItems(images, contents, make, features).fill(progress)
+    store.close()
+    samples, starts = store.flat(0)
+    return SurfacePatches(samples, starts, boxes, by_step)
+
+
+def _plan_boxes(
+    surfaces: Surfaces, planes: Float64, supports: Sequence[Support], max_shift: float
+) -> tuple[Boxes, Int32, dict[float, tuple[Int32, Int32, Float64]]]:
+    """Boxes ordered by image, the image of each, and SurfacePatches.by_step."""
+    affine, xy = induced_affine(surfaces, planes)
+    reference = surfaces.reference[surfaces.point]
+    xy_reference = np.stack([surfaces.views["x"][reference], surfaces.views["y"][reference]], 1)
+    ratio = np.sqrt(np.linalg.det(affine))
+    comparable = (ratio < _MAX_RATIO) & (ratio > 1 / _MAX_RATIO)
+    view, level, low, high = [], [], [], []
+    steps = sorted({step for _, step in supports})
+    spacings = []
+    for step in steps:
+        radius = max(r for r, s in supports if s == step)
+        # The coarser of the two views has its nodes a step apart; the other's then lie further apart.
+        reference_level = level_of(step * np.maximum(1, np.where(comparable, 1 / ratio, 1)))
+        spacing = step_of(reference_level)
+        view_level = level_of(spacing * np.where(comparable, ratio, 1))
+        reach = (radius * spacing)[:, None] * np.ones(2)
+        extent = _WARP_SLACK * radius * spacing[:, None] * np.abs(affine).sum(2)
+        extent += max_shift + pitch_of(view_level)[:, None]
+        centre = np.where(comparable[:, None], xy, np.nan)  # a box of size 0 otherwise
+        view += [surfaces.pair_view, reference]
+        level += [view_level, reference_level]
+        low += [centre - extent, xy_reference - reach]
+        high += [centre + extent, xy_reference + reach]
+        spacings.append(spacing)
+    # One box serves all that is asked of a level around a point in an image.
+    rows = np.concatenate(view).astype(np.int64)
+    key = (surfaces.image[rows] * np.int64(len(surfaces.views)) + rows) * 256 + np.concatenate(level)
+    unique, patch_of = np.unique(key, return_inverse=True)
+    lowest, highest = np.full((len(unique), 2), np.inf), np.full((len(unique), 2), -np.inf)
+    np.fmin.at(lowest, patch_of, np.concatenate(low))
+    np.fmax.at(highest, patch_of, np.concatenate(high))
+    image = (unique // 256 // max(len(surfaces.views), 1)).astype(np.int32)
+    nothing = ~(np.isfinite(lowest) & np.isfinite(highest))
+    lowest[nothing] = highest[nothing] = np.nan
+    boxes = boxes_between(lowest, highest, (unique % 256).astype(np.int32), surfaces.image_size[image])
+    patch = patch_of.reshape(len(steps), 2, -1).astype(np.int32)
+    by_step = {step: (patch[k, 0], patch[k, 1], spacings[k]) for k, step in enumerate(steps)}
+    return boxes, image, by_step
+
+
+def refine_surfaces(
+    surfaces: Surfaces,
+    planes: Float64,
+    patches: SurfacePatches,
+    support: Support,
+    used: Bool,
+    limits: SurfaceLimits,
+    progress: Progress,
+) -> SurfaceFits:
+    """Depth and normal of each point, from the planes (P, 3) given.
+
+    Args:
+        used: (n,) the pairs that take part.
+    """
+    part = used & (surfaces.pair_view != surfaces.reference[surfaces.point])
+    call = _Call(surfaces, patches, support, part)
+    with progress.phase("surface", len(planes)) as update:
+        fits = call(_core.refine_surfaces, planes, limits, update)
+    refined = structured_to_unstructured(fits["plane"])
+    correlation = np.stack([fits["initial_correlation"], fits["correlation"]], 1)
+    accepted = (fits["outcome"] == 0) & (fits["shift"] <= limits.max_shift)
+    accepted &= correlation[:, 1] > limits.min_surface_correlation
+    accepted &= correlation[:, 1] >= correlation[:, 0] - _MAX_WORSENING
+    accepted &= np.hypot(refined[:, 1], refined[:, 2]) < _MAX_SLOPE * (1 + refined[:, 0])
+    return SurfaceFits(
+        np.where(accepted[:, None], refined, planes),
+        accepted,
+        correlation,
+        fits["depth_deviation"],
+        fits["num_views"],
+    )
+
+
+def measure_shifts(
+    surfaces: Surfaces,
+    planes: Float64,
+    patches: SurfacePatches,
+    supports: Sequence[Support],
+    measured: Bool,
+    limits: SurfaceLimits,
+    progress: Progress,
+) -> Shifts:
+    """Where each pair's view shows what the reference has at the point, on the support that knows best.
+
+    Args:
+        measured: (n,) the pairs to measure; others are INVALID.
+    """
+    n = len(surfaces.pair_view)
+    reference = surfaces.reference[surfaces.point]
+    is_reference = measured & (surfaces.pair_view == reference)
+    part = measured & ~is_reference
+    longer = surfaces.image_size[surfaces.image[reference[part]]].max(1)
+    best = np.full(part.sum(), np.inf)
+    chosen = np.full(len(best), -1, np.int8)
+    result: npt.NDArray[Any] | None = None
+    with progress.phase("measure", len(surfaces.reference) * len(supports)) as update:
+        for k, support in enumerate(supports):
+            call = _Call(surfaces, patches, support, part)
+            shifts = call(
+                _core.measure_shifts,
+                planes,
+                limits,
+                lambda done, k=k: update(done + k * len(surfaces.reference)),  # type: ignore[misc]
+            )
+            status = _judge(shifts, limits)
+            if result is None:
+                result, reason = shifts.copy(), status.copy()
+            extent = limits.extent_deviation * (support[0] * support[1]) ** 2 / longer
+            deviation = np.hypot(_deviation_of(shifts), extent)
+            better = (status == Status.MOVED) & (deviation < best)
+            best[better], chosen[better] = deviation[better], k
+            result[better], reason[better] = shifts[better], status[better]
+    assert result is not None, "at least one support"
+    out = Shifts(
+        np.full((n, 2), np.nan),
+        np.full((n, 2), np.nan),
+        np.full((n, 3), np.nan),
+        np.full(n, np.nan),
+        np.full(n, Status.INVALID, np.uint8),
+        np.full(n, -1, np.int8),
+    )
+    out.predicted[part] = structured_to_unstructured(result[["x", "y"]])
+    out.xy[part] = out.predicted[part] + structured_to_unstructured(result[["dx", "dy"]])
+    out.covariance[part] = structured_to_unstructured(result[["cov_xx", "cov_xy", "cov_yy"]])
+    out.correlation[part], out.status[part], out.support[part] = result["correlation"], reason, chosen
+    root = surfaces.views[surfaces.pair_view[is_reference]]
+    out.xy[is_reference] = out.predicted[is_reference] = np.stack([root["x"], root["y"]], 1)
+    out.correlation[is_reference], out.status[is_reference] = 1, Status.ROOT
+    return out
+
+
+class _Call:
+    """Arguments of a native loop over some of the pairs, which share templates where they can."""
+
+    def __init__(self, surfaces: Surfaces, patches: SurfacePatches, support: Support, part: Bool) -> None:
+        self._surfaces, self._patches, self._support = surfaces, patches, support
+        view_patch, reference_patch, spacing = patches.by_step[support[1]]
+        rows, point = np.flatnonzero(part), surfaces.point[part]
+        self._order = np.lexsort((reference_patch[rows], point))
+        rows = rows[self._order]
+        self._ptr = np.searchsorted(point, np.arange(len(surfaces.reference) + 1)).astype(np.int64)
+        self._pairs = surfaces.pair_view[rows], view_patch[rows], reference_patch[rows], spacing[rows]
+
+    def __call__(self, loop: Any, planes: Float64, limits: SurfaceLimits, update: Any) -> npt.NDArray[Any]:
+        boxes, surfaces = self._patches.boxes, self._surfaces
+        result = loop(
+            self._patches.samples,
+            self._patches.starts[:-1],
+            np.ascontiguousarray(boxes.shape[:, ::-1]),
+            boxes.geometry,
+            self._support[0],
+            limits.window,
+            surfaces.views,
+            surfaces.reference,
+            self._ptr,
+            *self._pairs,
+            planes,
+            max_iterations=limits.max_iterations,
+            max_shift=limits.max_shift,
+            step_tolerance=_STEP_TOLERANCE,
+            num_threads=limits.num_threads,
+            progress=update,
+        )
+        if len(result) != len(self._order) or loop is _core.refine_surfaces:
+            return result
+        out = np.empty_like(result)
+        out[self._order] = result
+        return out
+
+
+def _judge(shifts: npt.NDArray[Any], limits: SurfaceLimits) -> npt.NDArray[np.uint8]:
+    """MOVED where a shift is to be trusted, else the reason why not."""
+    status = np.full(len(shifts), Status.MOVED, np.uint8)
+    for reason, where in (
+        (Status.WEAK_TEXTURE, ~(_deviation_of(shifts) <= limits.max_deviation)),
+        (Status.WORSE_SCORE, shifts["correlation"] < shifts["initial_correlation"] - _MAX_WORSENING),
+        (Status.OUT_OF_BOUND, ~(np.hypot(shifts["dx"], shifts["dy"]) <= limits.max_shift)),
+        (Status.LOW_CORRELATION, ~(shifts["correlation"] >= limits.min_correlation)),
+        (Status.LOW_CORRELATION, shifts["outcome"] == _core.OUTCOME_DIVERGED),
+        (Status.WEAK_TEXTURE, shifts["outcome"] == _core.OUTCOME_FLAT),
+        (Status.OUT_OF_IMAGE, shifts["outcome"] == _core.OUTCOME_OUTSIDE),
+    ):
+        status[where] = reason
+    return status
+
+
+def _deviation_of(shifts: npt.NDArray[Any]) -> Float64:
+    return _worst_deviation(shifts["cov_xx"], shifts["cov_xy"], shifts["cov_yy"])
+
+
+def _worst_deviation(xx: Float64, xy: Float64, yy: Float64) -> Float64:
+    return np.asarray(np.sqrt(np.maximum((xx + yy) / 2 + np.hypot((xx - yy) / 2, xy), 0)))
