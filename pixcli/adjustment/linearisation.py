@@ -21,9 +21,7 @@ _FIT_RADIUS = 6.0  # pixels, that the fit is exact at
 _FIRST_STEP = 1e-5  # radians, to find how many pixels a tangent is
 
 
-def linearise(
-    camera: pycolmap.Camera, rotation: Float64, translation: Float64, points: Float64
-) -> Views:
+def linearise(camera: pycolmap.Camera, rotation: Float64, translation: Float64, points: Float64) -> Views:
     """The projection of points (n, 3) of the world into one image.
 
     Args:

@@ -15,33 +15,29 @@ import numpy.typing as npt
 from numpy.lib.recfunctions import structured_to_unstructured
 
 from pixcli import _core
-from pixcli.adjustment.linearisation import Views
+from pixcli.adjustment.planes import MAX_SLOPE, Float64, Int32, Int64, Surfaces, determinant, induced_affine
 from pixcli.alignment.result import Status
 from pixcli.alignment.scale_space import Boxes, boxes_between, cut_boxes, level_of, pitch_of, step_of
 from pixcli.features.streaming import ImageFile, ImageItems
 from pixcli.io.patch_store import Contents, LevelLayout
 from pixcli.options import DenseFeaturesOptions
-from pixcli.progress import Progress
+from pixcli.progress import Progress, Update
 
-Float64 = npt.NDArray[np.float64]
-Int32 = npt.NDArray[np.int32]
-Int64 = npt.NDArray[np.int64]
 Bool = npt.NDArray[np.bool_]
 Support = tuple[int, float]
 """Radius in nodes, step in pixels."""
 
-_WARP_SLACK = 1.15  # how much larger than at first a warped support may become inside its patch
+_WARP_SLACK = 1.4  # how much larger than at first a warped support may become inside its patch
 _MAX_RATIO = 4.0  # of the magnifications of two views that are compared
 _STEP_TOLERANCE = 0.004  # pixels
-_MAX_SLOPE = 6.0  # of a plane, by the tangents of its reference
-_MAX_WORSENING = 1e-4  # of a correlation, which rounding may cause
+_MAX_WORSENING = 0.003  # of a correlation: the robust optimum is not quite its largest value
 
 
 @dataclass(frozen=True)
 class SurfaceLimits:
     """What a refined surface and a measured shift must fulfil to be accepted."""
 
-    window: float = 0.6
+    window: float = 0.45
     """Sigma of the Gaussian window over a support, in radii."""
     min_surface_correlation: float = 0.75
     min_correlation: float = 0.8
@@ -57,29 +53,6 @@ class SurfaceLimits:
 
 
 @dataclass(frozen=True)
-class Surfaces:
-    """Points with the views to be compared: P points, n pairs, v views."""
-
-    views: Views
-    """(v,) a projection near a point, of one point in one image; references among them."""
-    image: Int32
-    """(v,) the image of each view, an index into image_size."""
-    image_size: Float64
-    """(images, 2) width and height."""
-    reference: Int32
-    """(P,) view that each point is seen in by its reference."""
-    ptr: Int64
-    """(P + 1,) the pairs of each point."""
-    pair_view: Int32
-    """(n,)"""
-
-    @property
-    def point(self) -> Int64:
-        """(n,) the point of each pair."""
-        return np.repeat(np.arange(len(self.reference)), np.diff(self.ptr))
-
-
-@dataclass(frozen=True)
 class SurfacePatches:
     """The scale-space patches that surfaces are measured on."""
 
@@ -87,7 +60,7 @@ class SurfacePatches:
     starts: Int64
     boxes: Boxes
     by_step: dict[float, tuple[Int32, Int32, Float64]]
-    """For each step of a support: patch of the view, patch of the reference and spacing of the nodes, (n,)."""
+    """For each step of a support, (n,): patch of the view, patch of the reference, spacing of the nodes."""
 
 
 @dataclass(frozen=True)
@@ -108,7 +81,7 @@ class SurfaceFits:
 
 @dataclass(frozen=True)
 class Shifts:
-    """n pairs measured against the warps of their planes."""
+    """n pairs measured against the warps of their planes; to be trusted where `accepted`."""
 
     xy: Float64
     """(n, 2) COLMAP pixels: where the view shows what the reference has at the point."""
@@ -132,81 +105,6 @@ class Shifts:
     def deviation(self) -> Float64:
         """(n,) predicted standard deviation along the worst direction, in pixels."""
         return _worst_deviation(*self.covariance.T)
-
-
-def choose_references(views: Views, ptr: Int64) -> Int32:
-    """The most central of each point's views ptr[p]:ptr[p+1]: in direction, and by the scale it sees at.
-
-    Every point has at least one view.
-    """
-    point = np.repeat(np.arange(len(ptr) - 1), np.diff(ptr))
-    direction = views["rotation"][:, 2]
-    with np.errstate(divide="ignore", invalid="ignore"):
-        scale = np.log(np.sqrt(np.abs(np.linalg.det(views["jacobian"]))) / views["distance"])
-    seen = np.isfinite(scale)
-    position = np.where(seen[:, None], np.c_[direction, scale], 0)
-    total = np.add.reduceat(position, ptr[:-1]) / np.maximum(np.add.reduceat(seen, ptr[:-1]), 1)[:, None]
-    distance = np.where(seen, ((position - total[point]) ** 2).sum(1), np.inf)
-    order = np.lexsort((distance, point))
-    return np.asarray(order[ptr[:-1]], np.int32)
-
-
-def normals_of(surfaces: Surfaces, planes: Float64) -> Float64:
-    """(P, 3) unit normals of the world, towards the reference's camera."""
-    local = np.c_[planes[:, 1:], 1 + planes[:, 0]]
-    normals = -np.einsum("pa,pac->pc", local, surfaces.views["rotation"][surfaces.reference])
-    return np.asarray(normals / np.linalg.norm(normals, axis=1)[:, None])
-
-
-def planes_from_normals(surfaces: Surfaces, normals: Float64) -> Float64:
-    """(P, 3) planes through the points with these normals of the world; NaN or edge on: facing the reference."""
-    local = np.einsum("pc,pac->pa", normals, surfaces.views["rotation"][surfaces.reference])
-    with np.errstate(divide="ignore", invalid="ignore"):
-        slopes = local[:, :2] / local[:, 2:]
-    slopes[~(np.hypot(slopes[:, 0], slopes[:, 1]) < _MAX_SLOPE) | ~(local[:, 2] < 0)] = 0
-    return np.c_[np.zeros(len(slopes)), slopes]
-
-
-def points_of(surfaces: Surfaces, points: Float64, planes: Float64) -> Float64:
-    """(P, 3) points moved along their reference's ray to their planes' depth."""
-    reference = surfaces.views[surfaces.reference]
-    move = reference["distance"] * (1 / (1 + planes[:, 0]) - 1)
-    return np.asarray(points + move[:, None] * reference["rotation"][:, 2])
-
-
-def induced_affine(surfaces: Surfaces, planes: Float64) -> tuple[Float64, Float64]:
-    """The warp of each pair at the plane's centre: (n, 2, 2) from the reference's pixels, and (n, 2) where it is.
-
-    NaN where the plane lies behind the view or is seen from behind.
-    """
-    point = surfaces.point
-    reference, view = surfaces.views[surfaces.reference[point]], surfaces.views[surfaces.pair_view]
-    plane = planes[point]
-    rotation = view["rotation"] @ reference["rotation"].transpose(0, 2, 1)
-    ratio = view["distance"] / reference["distance"]
-    translation = -rotation[:, :, 2]
-    translation[:, 2] += ratio
-    h = np.concatenate([rotation[:, :, :2], np.zeros((len(point), 3, 1))], 2)
-    h += translation[:, :, None] * plane[:, None, [1, 2, 0]]
-    h[:, 2, 2] += ratio
-    with np.errstate(divide="ignore", invalid="ignore"):
-        h /= np.where(h[:, 2, 2] > 0, h[:, 2, 2], np.nan)[:, None, None]
-        n = h[:, :2, 2]
-        jacobian, curvature = view["jacobian"], view["curvature"]
-        slope = jacobian + np.stack(
-            [
-                2 * curvature[:, :, 0] * n[:, :1] + curvature[:, :, 1] * n[:, 1:],
-                curvature[:, :, 1] * n[:, :1] + 2 * curvature[:, :, 2] * n[:, 1:],
-            ],
-            2,
-        )
-        affine = slope @ (h[:, :2, :2] - n[:, :, None] * h[:, 2:, :2]) @ np.linalg.pinv(
-            np.nan_to_num(reference["jacobian"])
-        )
-        affine[~(np.linalg.det(affine) > 0)] = np.nan
-        xy = np.stack([view["x"], view["y"]], 1) + np.einsum("nab,nb->na", jacobian, n)
-        xy += np.einsum("nab,nb->na", curvature, np.stack([n[:, 0] ** 2, n[:, 0] * n[:, 1], n[:, 1] ** 2], 1))
-    return affine, xy
 
 
 def cut_surface_patches(
@@ -246,7 +144,7 @@ def _plan_boxes(
     affine, xy = induced_affine(surfaces, planes)
     reference = surfaces.reference[surfaces.point]
     xy_reference = np.stack([surfaces.views["x"][reference], surfaces.views["y"][reference]], 1)
-    ratio = np.sqrt(np.linalg.det(affine))
+    ratio = np.sqrt(determinant(affine))
     comparable = (ratio < _MAX_RATIO) & (ratio > 1 / _MAX_RATIO)
     view, level, low, high = [], [], [], []
     steps = sorted({step for _, step in supports})
@@ -297,15 +195,15 @@ def refine_surfaces(
         used: (n,) the pairs that take part.
     """
     part = used & (surfaces.pair_view != surfaces.reference[surfaces.point])
-    call = _Call(surfaces, patches, support, part)
+    _, arguments = _native_arguments(surfaces, planes, patches, support, part, limits)
     with progress.phase("surface", len(planes)) as update:
-        fits = call(_core.refine_surfaces, planes, limits, update)
+        fits = _core.refine_surfaces(**arguments, progress=update)
     refined = structured_to_unstructured(fits["plane"])
     correlation = np.stack([fits["initial_correlation"], fits["correlation"]], 1)
     accepted = (fits["outcome"] == 0) & (fits["shift"] <= limits.max_shift)
     accepted &= correlation[:, 1] > limits.min_surface_correlation
     accepted &= correlation[:, 1] >= correlation[:, 0] - _MAX_WORSENING
-    accepted &= np.hypot(refined[:, 1], refined[:, 2]) < _MAX_SLOPE * (1 + refined[:, 0])
+    accepted &= np.hypot(refined[:, 1], refined[:, 2]) < MAX_SLOPE * (1 + refined[:, 0])
     return SurfaceFits(
         np.where(accepted[:, None], refined, planes),
         accepted,
@@ -337,15 +235,12 @@ def measure_shifts(
     best = np.full(part.sum(), np.inf)
     chosen = np.full(len(best), -1, np.int8)
     result: npt.NDArray[Any] | None = None
-    with progress.phase("measure", len(surfaces.reference) * len(supports)) as update:
+    with progress.phase("measure", len(planes) * len(supports)) as update:
         for k, support in enumerate(supports):
-            call = _Call(surfaces, patches, support, part)
-            shifts = call(
-                _core.measure_shifts,
-                planes,
-                limits,
-                lambda done, k=k: update(done + k * len(surfaces.reference)),  # type: ignore[misc]
-            )
+            order, arguments = _native_arguments(surfaces, planes, patches, support, part, limits)
+            ordered = _core.measure_shifts(**arguments, progress=_offset(update, k * len(planes)))
+            shifts = np.empty_like(ordered)
+            shifts[order] = ordered
             status = _judge(shifts, limits)
             if result is None:
                 result, reason = shifts.copy(), status.copy()
@@ -373,43 +268,39 @@ def measure_shifts(
     return out
 
 
-class _Call:
-    """Arguments of a native loop over some of the pairs, which share templates where they can."""
-
-    def __init__(self, surfaces: Surfaces, patches: SurfacePatches, support: Support, part: Bool) -> None:
-        self._surfaces, self._patches, self._support = surfaces, patches, support
-        view_patch, reference_patch, spacing = patches.by_step[support[1]]
-        rows, point = np.flatnonzero(part), surfaces.point[part]
-        self._order = np.lexsort((reference_patch[rows], point))
-        rows = rows[self._order]
-        self._ptr = np.searchsorted(point, np.arange(len(surfaces.reference) + 1)).astype(np.int64)
-        self._pairs = surfaces.pair_view[rows], view_patch[rows], reference_patch[rows], spacing[rows]
-
-    def __call__(self, loop: Any, planes: Float64, limits: SurfaceLimits, update: Any) -> npt.NDArray[Any]:
-        boxes, surfaces = self._patches.boxes, self._surfaces
-        result = loop(
-            self._patches.samples,
-            self._patches.starts[:-1],
-            np.ascontiguousarray(boxes.shape[:, ::-1]),
-            boxes.geometry,
-            self._support[0],
-            limits.window,
-            surfaces.views,
-            surfaces.reference,
-            self._ptr,
-            *self._pairs,
-            planes,
-            max_iterations=limits.max_iterations,
-            max_shift=limits.max_shift,
-            step_tolerance=_STEP_TOLERANCE,
-            num_threads=limits.num_threads,
-            progress=update,
-        )
-        if len(result) != len(self._order) or loop is _core.refine_surfaces:
-            return result
-        out = np.empty_like(result)
-        out[self._order] = result
-        return out
+def _native_arguments(
+    surfaces: Surfaces,
+    planes: Float64,
+    patches: SurfacePatches,
+    support: Support,
+    part: Bool,
+    limits: SurfaceLimits,
+) -> tuple[Int64, dict[str, Any]]:
+    """For a native loop over some of the pairs: their order, which lets them share templates, and the rest."""
+    view_patch, reference_patch, spacing = patches.by_step[support[1]]
+    rows, point = np.flatnonzero(part), surfaces.point[part]
+    order = np.lexsort((reference_patch[rows], point))
+    rows = rows[order]
+    return order, {
+        "buffer": patches.samples,
+        "offset": patches.starts[:-1],
+        "size": np.ascontiguousarray(patches.boxes.shape[:, ::-1]),
+        "origin": patches.boxes.geometry,
+        "radius": support[0],
+        "window": limits.window,
+        "views": surfaces.views,
+        "reference": surfaces.reference,
+        "ptr": np.searchsorted(point, np.arange(len(planes) + 1)).astype(np.int64),
+        "view": surfaces.pair_view[rows],
+        "patch": view_patch[rows],
+        "reference_patch": reference_patch[rows],
+        "spacing": spacing[rows],
+        "planes": np.ascontiguousarray(planes),
+        "max_iterations": limits.max_iterations,
+        "max_shift": limits.max_shift,
+        "step_tolerance": _STEP_TOLERANCE,
+        "num_threads": limits.num_threads,
+    }
 
 
 def _judge(shifts: npt.NDArray[Any], limits: SurfaceLimits) -> npt.NDArray[np.uint8]:
@@ -434,3 +325,7 @@ def _deviation_of(shifts: npt.NDArray[Any]) -> Float64:
 
 def _worst_deviation(xx: Float64, xy: Float64, yy: Float64) -> Float64:
     return np.asarray(np.sqrt(np.maximum((xx + yy) / 2 + np.hypot((xx - yy) / 2, xy), 0)))
+
+
+def _offset(update: Update, offset: int) -> Update:
+    return lambda done: update(offset + done)
