@@ -2,6 +2,7 @@
 // the reference's template carried into the other views, so that an iteration takes only their values.
 #include "core/surface_kernel.h"
 
+#include "core/plane_warp.h"
 #include "core/sampling.h"
 
 namespace pixcli::PIXCLI_ISA {
@@ -12,8 +13,8 @@ constexpr double kSettled = 0.15;        // pixels; Jacobian and Hessian are kep
 constexpr double kVarianceFloor = .005;  // of a view's residual: no view decides alone
 constexpr double kSlopePrior = 1e-2;     // slopes are about 1 at most, unless the views say otherwise
 constexpr double kDamping = 1e-4;
+constexpr float kLeastZ = .1f;            // of a node, in units of the depth of the centre
 constexpr float kLeastCorrelation = .5f;  // of a view that takes part in an iteration
-constexpr double kLeastDepth = .1;        // of a node, in units of that of the centre
 
 // Hands out pieces of the scratch memory, all aligned.
 struct Arena {
@@ -34,11 +35,6 @@ struct Template {
   Outcome outcome;
 };
 
-// The reference's local frame carried into a view's.
-struct Relative {
-  double r[3][2], t[3], ratio;  // q = r m + ratio e3 + t (offset + slope m), ratio: of the distances
-};
-
 struct ViewState {
   const Template* reference;
   Samples samples;
@@ -48,75 +44,6 @@ struct ViewState {
   double speed;     // pixels by the plane's offset
   bool live, has_jacobian;
 };
-
-Relative Between(const SurfaceView& reference, const SurfaceView& view) {
-  Relative out;
-  out.ratio = view.distance / reference.distance;
-  for (int a = 0; a < 3; ++a) {
-    double r[3];
-    for (int b = 0; b < 3; ++b) {
-      r[b] = view.rotation[a][0] * reference.rotation[b][0] + view.rotation[a][1] * reference.rotation[b][1] +
-             view.rotation[a][2] * reference.rotation[b][2];
-    }
-    out.r[a][0] = r[0];
-    out.r[a][1] = r[1];
-    out.t[a] = (a == 2 ? out.ratio : 0) - r[2];
-  }
-  return out;
-}
-
-// The homography from tangents to tangents that a plane induces; its last element is 1.
-struct Homography {
-  double h[3][3];
-  double depth;  // what it was divided by
-};
-
-bool Induced(const Relative& relative, const Plane& plane, Homography* out) {
-  auto& h = out->h;
-  for (int a = 0; a < 3; ++a) {
-    h[a][0] = relative.r[a][0] + relative.t[a] * plane.slope_x;
-    h[a][1] = relative.r[a][1] + relative.t[a] * plane.slope_y;
-    h[a][2] = relative.t[a] * plane.offset + (a == 2 ? relative.ratio : 0);
-  }
-  out->depth = h[2][2];
-  if (!(out->depth > kLeastDepth * relative.ratio)) return false;
-  for (auto& row : h) {
-    for (double& value : row) value /= out->depth;
-  }
-  return true;
-}
-
-// What happens at the plane's centre.
-struct Derivatives {
-  double x, y;            // where it is seen
-  double m_by_offset[2];  // how far the plane's offset moves a view's content, in tangents of the reference
-  double by_m[2][2];      // of the image position by the tangents of the reference
-  double by_offset[2];    // of the image position
-};
-
-bool Differentiate(const SurfaceView& view, const Relative& relative, const Homography& g, Derivatives* out) {
-  const double n[2] = {g.h[0][2], g.h[1][2]};
-  double p[2][2], n_by_m[2][2], n_by_offset[2];
-  for (int a = 0; a < 2; ++a) {
-    const double* c = view.curvature[a];
-    p[a][0] = view.jacobian[a][0] + 2 * c[0] * n[0] + c[1] * n[1];
-    p[a][1] = view.jacobian[a][1] + c[1] * n[0] + 2 * c[2] * n[1];
-    (a == 0 ? out->x : out->y) = (a == 0 ? view.x : view.y) + view.jacobian[a][0] * n[0] +
-                                 view.jacobian[a][1] * n[1] + c[0] * n[0] * n[0] + c[1] * n[0] * n[1] +
-                                 c[2] * n[1] * n[1];
-    for (int k = 0; k < 2; ++k) n_by_m[a][k] = g.h[a][k] - n[a] * g.h[2][k];
-    n_by_offset[a] = (relative.t[a] - n[a] * relative.t[2]) / g.depth;
-  }
-  const double det = n_by_m[0][0] * n_by_m[1][1] - n_by_m[0][1] * n_by_m[1][0];
-  if (!(det > 1e-6)) return false;  // seen edge on, or from behind
-  out->m_by_offset[0] = (n_by_m[1][1] * n_by_offset[0] - n_by_m[0][1] * n_by_offset[1]) / det;
-  out->m_by_offset[1] = (n_by_m[0][0] * n_by_offset[1] - n_by_m[1][0] * n_by_offset[0]) / det;
-  for (int a = 0; a < 2; ++a) {
-    for (int k = 0; k < 2; ++k) out->by_m[a][k] = p[a][0] * n_by_m[0][k] + p[a][1] * n_by_m[1][k];
-    out->by_offset[a] = p[a][0] * n_by_offset[0] + p[a][1] * n_by_offset[1];
-  }
-  return true;
-}
 
 // Nodes of a support by their tangents in the reference, located in a patch of a view that sees the plane
 // moved by (dx, dy); false if one of them lies outside or behind.
@@ -143,7 +70,7 @@ bool LocateOnPlane(const Samples& s, const PatchView& patch, const SurfaceView& 
              n2 = (h[1][0] * m1 + h[1][1] * m2 + h[1][2]) * w;
     const VN u = u0 + n1 * (j[0][0] + c[0][0] * n1 + c[0][1] * n2) + n2 * (j[0][1] + c[0][2] * n2);
     const VN v = v0 + n1 * (j[1][0] + c[1][0] * n1 + c[1][1] * n2) + n2 * (j[1][1] + c[1][2] * n2);
-    const VNInt inside = (u >= low) & (v >= low) & (u < high_u) & (v < high_v) & (z > .1f);
+    const VNInt inside = (u >= low) & (v >= low) & (u < high_u) & (v < high_v) & (z > kLeastZ);
     outside |= ~inside;
     Place(u, v, s.width, k, cells);
   }

@@ -85,7 +85,7 @@ def points_of(surfaces: Surfaces, points: Float64, planes: Float64) -> Float64:
 
 
 def induced_affine(surfaces: Surfaces, planes: Float64) -> tuple[Float64, Float64]:
-    """Of each pair, at the plane's centre: the warp (n, 2, 2) from the reference's pixels, and the place (n, 2).
+    """Of each pair at the plane's centre: the warp of the reference's pixels (n, 2, 2), and the place (n, 2).
 
     NaN where the plane lies behind the view or is seen from behind.
     """

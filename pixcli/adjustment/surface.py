@@ -276,7 +276,7 @@ def _native_arguments(
     part: Bool,
     limits: SurfaceLimits,
 ) -> tuple[Int64, dict[str, Any]]:
-    """For a native loop over some of the pairs: their order, which lets them share templates, and the rest."""
+    """For a native loop over some of the pairs: their order, so that they share templates, and the rest."""
     view_patch, reference_patch, spacing = patches.by_step[support[1]]
     rows, point = np.flatnonzero(part), surfaces.point[part]
     order = np.lexsort((reference_patch[rows], point))
