@@ -4,7 +4,7 @@ A plane is given by its inverse depth on the rays of the point's reference view,
 tangents: 1 + offset + slope . m in units of the inverse depth of the point itself. See core/surface_kernel.h.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -39,6 +39,19 @@ class Surfaces:
     def point(self) -> Int64:
         """(n,) the point of each pair."""
         return np.repeat(np.arange(len(self.reference)), np.diff(self.ptr))
+
+    def part(self, points: slice) -> "Surfaces":
+        """Some of the points, with their pairs; the views stay."""
+        ptr = self.ptr[points.start : points.stop + 1]
+        pairs = self.pair_view[ptr[0] : ptr[-1]]
+        return replace(self, reference=self.reference[points], ptr=ptr - ptr[0], pair_view=pairs)
+
+    def parts(self, max_pairs: int) -> list[slice]:
+        """All points, in slices of about max_pairs pairs at most."""
+        last = len(self.reference)
+        number = np.maximum(self.ptr[1:] - 1, 0) // max_pairs
+        begin = np.flatnonzero(np.diff(number, prepend=-1)) if last else np.zeros(0, int)
+        return [slice(int(a), int(b)) for a, b in zip(begin, [*begin[1:], last], strict=True)]
 
 
 def choose_references(views: Views, ptr: Int64) -> Int32:

@@ -7,8 +7,8 @@ views; then each view's own shift against that warp is measured, with its covari
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, fields
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -27,6 +27,11 @@ Bool = npt.NDArray[np.bool_]
 Support = tuple[int, float]
 """Radius in nodes, step in pixels."""
 
+REFINE_SUPPORT = (5, 1.0)  # a small one: points are rarely as flat as a larger one extends
+SUPPORTS = ((5, 1.0), (7, 1.0))
+"""To choose from for each shift; larger ones bias camera centres."""
+
+_MAX_PAIRS = 200_000  # whose patches are in memory at a time: some 300 MB
 _WARP_SLACK = 1.4  # how much larger than at first a warped support may become inside its patch
 _MAX_RATIO = 4.0  # of the magnifications of two views that are compared
 _STEP_TOLERANCE = 0.004  # pixels
@@ -105,6 +110,61 @@ class Shifts:
     def deviation(self) -> Float64:
         """(n,) predicted standard deviation along the worst direction, in pixels."""
         return _worst_deviation(*self.covariance.T)
+
+
+_Result = TypeVar("_Result", SurfaceFits, Shifts)
+
+
+def align_surfaces(
+    surfaces: Surfaces,
+    planes: Float64,
+    used: Bool,
+    supports: Sequence[Support],
+    limits: SurfaceLimits,
+    images: Sequence[ImageFile],
+    features: DenseFeaturesOptions,
+    progress: Progress,
+) -> tuple[SurfaceFits, Shifts]:
+    """The whole step: refine_surfaces, then measure_shifts of all pairs whose surface was accepted.
+
+    Works on parts of the points, so that patches take a bounded memory.
+    """
+    fits, shifts = [], []
+    for points in surfaces.parts(_MAX_PAIRS):
+        part, pairs = surfaces.part(points), slice(surfaces.ptr[points.start], surfaces.ptr[points.stop])
+        plane = planes[points]
+        patches = cut_surface_patches(
+            part, plane, [REFINE_SUPPORT, *supports], limits.max_shift, images, features, progress
+        )
+        fit = refine_surfaces(part, plane, patches, REFINE_SUPPORT, used[pairs], limits, progress)
+        fits.append(fit)
+        measured = fit.accepted[part.point]
+        shifts.append(measure_shifts(part, fit.planes, patches, supports, measured, limits, progress))
+    return _joined(SurfaceFits, fits), _joined(Shifts, shifts)
+
+
+def measure_surfaces(
+    surfaces: Surfaces,
+    planes: Float64,
+    supports: Sequence[Support],
+    limits: SurfaceLimits,
+    images: Sequence[ImageFile],
+    features: DenseFeaturesOptions,
+    progress: Progress,
+) -> Shifts:
+    """measure_shifts of all pairs against the planes (P, 3) given, part by part: for guided completion."""
+    shifts = []
+    for points in surfaces.parts(_MAX_PAIRS):
+        part, plane = surfaces.part(points), planes[points]
+        patches = cut_surface_patches(part, plane, supports, limits.max_shift, images, features, progress)
+        measured = np.ones(len(part.pair_view), bool)
+        shifts.append(measure_shifts(part, plane, patches, supports, measured, limits, progress))
+    return _joined(Shifts, shifts)
+
+
+def _joined(kind: type[_Result], parts: Sequence[_Result]) -> _Result:
+    names = [field.name for field in fields(kind)]
+    return kind(**{name: np.concatenate([getattr(part, name) for part in parts]) for name in names})
 
 
 def cut_surface_patches(
