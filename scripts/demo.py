@@ -70,6 +70,7 @@ def figures(
     # The same matches are judged before and after.
     moved = dataclasses.replace(matches, keypoints=read_match_graph(database, "inlier").keypoints)
     keypoints = keypoint_errors(truth, moved, scene / "depth")
+    keypoints = keypoints[np.isfinite(keypoints)]
     right = keypoints[keypoints < WRONG_MATCH]
     surface = 1000 * surface_errors(truth, model, scene / "surface.npz")
     return {

@@ -43,12 +43,26 @@ Support::Support(int radius, double window) : radius_(static_cast<float>(radius)
     }
   }
   independent_ = static_cast<float>(sum);
-  for (int k = 0; k < num_nodes_; ++k) weight[k] = static_cast<float>(weight[k] / sum);
+  double second = 0, fourth = 0;
+  for (int k = 0; k < num_nodes_; ++k) {
+    weight[k] = static_cast<float>(weight[k] / sum);
+    second += weight[k] * x[k] * x[k];
+    fourth += weight[k] * x[k] * x[k] * (x[k] * x[k] + y[k] * y[k]);
+  }
+  second_moment_ = static_cast<float>(second);
+  fourth_moment_ = static_cast<float>(fourth);
 }
 
 SupportView Support::View() const {
-  return {aligned_,    aligned_ + num_padded_, aligned_ + 2 * num_padded_, num_nodes_, num_padded_, radius_,
-          independent_};
+  return {aligned_,
+          aligned_ + num_padded_,
+          aligned_ + 2 * num_padded_,
+          num_nodes_,
+          num_padded_,
+          radius_,
+          independent_,
+          second_moment_,
+          fourth_moment_};
 }
 
 bool AlignPatches(const PatchArrays& patches, const Support& support, const TemplateArrays& templates,

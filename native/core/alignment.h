@@ -21,7 +21,7 @@ class Support {
   std::vector<float> storage_;
   const float* aligned_;
   int num_nodes_, num_padded_;
-  float radius_, independent_;
+  float radius_, independent_, second_moment_, fourth_moment_;
 };
 
 // Patches of scale-space levels, flat in one buffer. See PatchView for the geometry.

@@ -156,14 +156,90 @@ double Compose(const double d[kNumParams], double spacing, Warp* a, double* warp
   return sqrt(mx * mx + my * my);
 }
 
-void PositionCovariance(const double l[kNumParams][kNumParams], double variance, Alignment* a) {
-  double c[2][kNumParams];
-  for (int i = 0; i < 2; ++i) {
-    double e[kNumParams] = {};
-    e[i] = 1;
-    Solve(l, e, c[i]);
+// What noise of `variance` in the template's normalised samples adds to the Hessian, times x: gradients are
+// noisy as well, by kGradientNoise times that (per node squared) in any direction.
+constexpr double kGradientNoise = 1.4;
+void MultiplyGradientNoise(const SupportView& support, double variance, double spacing,
+                           const double x[kNumParams], double product[kNumParams]) {
+  const double noise = kGradientNoise * variance / (spacing * spacing);
+  const double first = noise * support.second_moment, second = noise * support.fourth_moment;
+  for (int p = 0; p < 2; ++p) {
+    product[p] = noise * x[p] - first * x[p + 6];
+    product[p + 6] = second * x[p + 6] - first * x[p];
   }
-  const double p = variance * c[0][0], q = variance * c[0][1], r = variance * c[1][1];
+  for (int p = 2; p < 6; ++p) product[p] = first * x[p];
+}
+
+// A field over the support's nodes, row by row with a border of zeros.
+class NodeField {
+ public:
+  NodeField(const float* values, int side) : side_(side), stride_(side + 2) {
+    Clear(-1, 2 * stride_ + 1);
+    for (int r = 0; r < side; ++r) {
+      float* row = At((r + 2) * stride_ + 1);
+      for (int c = 0; c < side; c += kLanes) Store(row + c, LoadAs<VN>(values + r * side + c));
+      row[side] = row[side + 1] = 0;
+    }
+    Clear((side + 2) * stride_, (side + 4) * stride_ + kLanes);
+  }
+
+  // One vector of the field, smoothed so that white noise would get the correlation of the spline's samples a
+  // step apart, wherever nodes fall between them: .49, two steps apart .05, at a variance of 1.
+  VN Smoothed(int k) const {
+    return (Row(k - stride_) + kMiddle * Row(k) + Row(k + stride_)) * (1 / (2 + kMiddle * kMiddle));
+  }
+  int begin() const { return stride_; }  // of what smoothing leaves other than zero
+  int end() const { return (side_ + 3) * stride_; }
+
+ private:
+  static constexpr int kMaxSide = 31;
+  static constexpr float kMiddle = 3.64f;
+  VN Row(int k) const { return LoadAs<VN>(At(k - 1)) + kMiddle * LoadAs<VN>(At(k)) + LoadAs<VN>(At(k + 1)); }
+  void Clear(int begin, int end) {
+    for (int k = begin; k < end; ++k) *At(k) = 0;
+  }
+  float* At(int k) { return data_ + 1 + k; }
+  const float* At(int k) const { return data_ + 1 + k; }
+
+  int side_, stride_;
+  float data_[(kMaxSide + 4) * (kMaxSide + 2) + 3 * kLanes];
+};
+
+// The covariance of the position: noise of the residual's variance, half of it the template's, carried
+// through the solution. Neighbouring nodes share samples, which correlates their noise.
+void PositionCovariance(const Template& tmpl, const SupportView& support, const Residual& residual,
+                        int num_free, const double l[kNumParams][kNumParams], Alignment* a) {
+  // Each parameter, gain and bias among them, has taken an independent sample out of the residual, of which
+  // the correlation leaves about two thirds; the perspective is held by its prior.
+  const double fitted = 1.5 * ((num_free < 6 ? num_free : 6) + 2);
+  const double variance = residual.variance / fmax(1 - fitted / support.independent, .25);
+  alignas(64) float influence[2][kMaxNodes + kLanes];  // of each node on the position
+  for (int i = 0; i < 2; ++i) {
+    // The noise in the Hessian is taken out to first order; beyond, what disagrees for other reasons would be
+    // taken for noise.
+    double unit[kNumParams] = {}, row[kNumParams], noise[kNumParams];
+    unit[i] = 1;
+    Solve(l, unit, row);
+    MultiplyGradientNoise(support, variance / 2, tmpl.spacing, row, noise);
+    for (int p = num_free; p < kNumParams; ++p) noise[p] = 0;
+    noise[i] += 1;
+    Solve(l, noise, row);
+    for (int k = 0; k < support.num_padded; k += kLanes) {
+      VN sum{};
+      for (int p = 0; p < num_free; ++p) sum += static_cast<float>(row[p]) * Load(tmpl.jacobian[p] + k);
+      Store(influence[i] + k, Load(residual.weight + k) * sum);
+    }
+  }
+  const int side = 2 * static_cast<int>(support.radius) + 1;
+  const NodeField on_x(influence[0], side), on_y(influence[1], side);
+  VN xx{}, xy{}, yy{};
+  for (int k = on_x.begin(); k < on_x.end(); k += kLanes) {
+    const VN x = on_x.Smoothed(k), y = on_y.Smoothed(k);
+    xx += x * x;
+    xy += x * y;
+    yy += y * y;
+  }
+  const double p = variance * Sum(xx), q = variance * Sum(xy), r = variance * Sum(yy);
   const Warp& w = a->warp;
   a->cov_xx = w.a11 * w.a11 * p + 2 * w.a11 * w.a12 * q + w.a12 * w.a12 * r;
   a->cov_xy = w.a11 * w.a21 * p + (w.a11 * w.a22 + w.a12 * w.a21) * q + w.a12 * w.a22 * r;
@@ -221,7 +297,7 @@ Outcome Iterate(const Samples& samples, const PatchView& patch, const SupportVie
     last = (shift < limits.step_tolerance && warp_change * spacing < 2.5 * limits.step_tolerance) ||
            a->iterations + 1 >= limits.max_iterations;
   }
-  PositionCovariance(factor, residual->variance / support.independent, a);
+  PositionCovariance(tmpl, support, *residual, limits.translation ? 2 : kNumParams, factor, a);
   return Outcome::kConverged;
 }
 

@@ -14,13 +14,14 @@ struct PatchView {
 };
 
 // The nodes of a support in units of its step, padded to a multiple of kNodeLanes with weight 0. The weights
-// sum to 1; `independent` is the number of samples they stand for (their sum if the largest were 1).
+// sum to 1; `independent` is the number of samples they stand for (their sum if the largest were 1), the
+// moments are the weighted means of x^2 and of x^2 (x^2 + y^2).
 constexpr int kNodeLanes = 16;
 constexpr int kMaxNodes = 1024;
 struct SupportView {
   const float *x, *y, *weight;
   int32_t num_nodes, num_padded;
-  float radius, independent;
+  float radius, independent, second_moment, fourth_moment;
 };
 
 // A template: the zero-mean, unit-deviation samples around the root and what inverse-compositional

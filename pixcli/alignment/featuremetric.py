@@ -41,6 +41,8 @@ class FeaturemetricAlignment:
         self._graph, self._tracks, self._constant = graph, tracks, constant
         self._interpolation, self._options = interpolation, options
         self._extraction = extraction_for(graph, image_path, features)
+        per_vector = interpolation.l2_normalize and not interpolation.ncc_normalize
+        self._indistinct = self._extraction.num_channels == 1 and (features.l2_normalize or per_vector)
 
     def estimate(self) -> Estimate:
         """Bytes that run() will take. Raises UserError if a new cache does not fit on its disk."""
@@ -52,6 +54,12 @@ class FeaturemetricAlignment:
 
     def run(self, progress: Progress) -> AlignmentResult:
         """Adjust all keypoints; those outside their image stay where they are and hold no other."""
+        _check_nodes(self._interpolation)
+        if self._indistinct:
+            raise UserError(
+                "a single channel of unit length is 1 everywhere: set DenseFeatures.l2_normalize and "
+                "Interpolation.l2_normalize to 0, or DenseFeatures.model to dsift"
+            )
         graph, tracks = self._graph, self._tracks
         levels = self._extraction.patches(progress)
         valid = graph.inside_image
@@ -127,10 +135,7 @@ def adjust_keypoints(
         _check(constant.shape == (n,), "constant", f"({n},)", constant)
     if not levels:
         raise ValueError("at least one level of features is needed")
-    if interpolation.ncc_normalize and len(interpolation.offsets) < 2:
-        raise UserError(
-            "Interpolation.ncc_normalize compares nodes: give at least two in Interpolation.nodes."
-        )
+    _check_nodes(interpolation)
 
     solved = _core.adjust_featuremetric(
         xy,
@@ -165,6 +170,13 @@ def adjust_keypoints(
         cost_before=float(solved["cost_before"].sum()),
         cost_after=float(solved["cost_after"].sum()),
     )
+
+
+def _check_nodes(interpolation: InterpolationOptions) -> None:
+    if interpolation.ncc_normalize and len(interpolation.offsets) < 2:
+        raise UserError(
+            "Interpolation.ncc_normalize compares nodes: give at least two in Interpolation.nodes."
+        )
 
 
 def _native_level(

@@ -80,9 +80,12 @@ class Refinement:
 
 @dataclass(frozen=True)
 class Plan:
-    """A refinement before its work starts: the graph, its tracks and the strategy that moves keypoints."""
+    """A refinement before its work starts: matches, their tracks and the strategy that moves keypoints."""
 
+    database: MatchGraph
+    """All matches of the database: those that an image list leaves out touch keypoints that move, too."""
     graph: MatchGraph
+    """The matches that count."""
     tracks: Tracks
     alignment: Alignment
 
@@ -111,7 +114,7 @@ def plan_refinement(
     if not image_path.is_dir():
         raise UserError(f"there is no folder {image_path}: check --image_path")
     with progress.phase("read"):
-        graph = read_match_graph(database_path, adjustment.match_source)
+        database = graph = read_match_graph(database_path, adjustment.match_source)
         names = [image.name for image in graph.images]
         if image_list_path is not None:
             graph = graph.restricted_to(_indices(read_image_list(image_list_path, names), names))
@@ -138,7 +141,7 @@ def plan_refinement(
         tracks.num_tracks,
     )
     _announce(alignment.estimate())
-    return Plan(graph, tracks, alignment)
+    return Plan(database, graph, tracks, alignment)
 
 
 def refine_keypoints(
@@ -181,10 +184,9 @@ def refine_keypoints(
         constant_image_list_path=constant_image_list_path,
         progress=progress,
     )
-    graph = plan.graph
     result = plan.alignment.run(progress)
     verification = None
-    with write_refined_database(database_path, output_path, graph, result.xy) as refined:
+    with write_refined_database(database_path, output_path, plan.database, result.xy) as refined:
         if adjustment.reverify:
             with progress.phase("verify", len(refined.touched_pairs)) as update:
                 verification = verify_pairs(
@@ -195,8 +197,8 @@ def refine_keypoints(
                     update=update,
                 )
         if covariance_path is not None:
-            names = [image.name for image in graph.images]
-            write_covariances(covariance_path, names, graph.offsets, result.covariance)
+            names = [image.name for image in plan.database.images]
+            write_covariances(covariance_path, names, plan.database.offsets, result.covariance)
     return _summary(plan, result, verification, progress)
 
 

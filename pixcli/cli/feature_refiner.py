@@ -1,6 +1,7 @@
 """pixcli feature_refiner"""
 
 import logging
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 
@@ -8,6 +9,7 @@ from pixcli.alignment.refine import Refinement, refine_keypoints
 from pixcli.alignment.result import Status
 from pixcli.cli.params import command
 from pixcli.cli.progress import print_table
+from pixcli.errors import UserError
 from pixcli.io.files import check_writable
 from pixcli.io.report import write_report
 from pixcli.options import (
@@ -41,6 +43,9 @@ def feature_refiner(
     Moves matched keypoints until what surrounds them agrees between images, and verifies the matches again.
     Run it between COLMAP's matcher and mapper. Without --output_path the database is refined in place.
     """
+    taken = {"--database_path": database_path, "--output_path": output_path}
+    taken["--DenseFeatures.cache_path"] = Path(features.cache_path) if features.use_cache else None
+    _check_distinct({**taken, "--covariance_path": covariance_path, "--report_path": report_path})
     if report_path is not None:
         check_writable(report_path)
     refinement = refine_keypoints(
@@ -61,6 +66,16 @@ def feature_refiner(
         options = {**groups, "default_random_seed": common.default_random_seed}
         write_report(report_path, "feature_refiner", {"options": options, **refinement.contents()})
     _print_summary(refinement)
+
+
+def _check_distinct(paths: Mapping[str, Path | None]) -> None:
+    """Raises UserError before one file would replace another; that of the output by the input has its own."""
+    taken: dict[Path, str] = {}
+    for option, path in paths.items():
+        if path is not None:
+            first = taken.setdefault(path.resolve(), option)
+            if first != option != "--output_path":
+                raise UserError(f"{path} is {first} already: give another {option}")
 
 
 def _print_summary(refinement: Refinement) -> None:

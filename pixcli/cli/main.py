@@ -42,8 +42,7 @@ def main(args: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
         return 0
     except (click.Abort, Interrupted, KeyboardInterrupt):
-        print(f"{program}: interrupted", file=sys.stderr)
-        return 130
+        return _interrupted(program)
     except click.ClickException as error:
         return _user_error(program, _one_line(error))
     except UserError as error:
@@ -61,8 +60,20 @@ def main(args: Sequence[str] | None = None) -> int:
         return _user_error(program, f"{where}{error.strerror}")
     except MemoryError as error:
         return _user_error(program, f"not enough memory. {error}".strip())
-    except Exception:
-        return _internal_error(program)
+    except Exception as error:
+        # Libraries of native code that are interrupted while they load tell it as a failure of their own.
+        return _interrupted(program) if _comes_from_interrupt(error) else _internal_error(program)
+
+
+def _interrupted(program: str) -> int:
+    print(f"{program}: interrupted", file=sys.stderr)
+    return 130
+
+
+def _comes_from_interrupt(error: BaseException | None) -> bool:
+    while error is not None and not isinstance(error, KeyboardInterrupt):
+        error = error.__cause__ or error.__context__
+    return error is not None
 
 
 def _user_error(program: str, message: str) -> int:

@@ -61,6 +61,11 @@ class Extraction:
         """Keypoints that get patches."""
         return int(self._ptr[-1])
 
+    @property
+    def num_channels(self) -> int:
+        """Channels of the features of all levels, at most."""
+        return max(output.level.channels for output in self._extractor.outputs)
+
     def estimate(self) -> Estimate:
         """What patches() will take. Raises UserError if a new cache does not fit on its disk."""
         estimate = self._stored.estimate()

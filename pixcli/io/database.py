@@ -235,7 +235,10 @@ def _open_input(path: Path) -> sqlite3.Connection:
 def _copy_tables(source: sqlite3.Connection, path: Path, folder: Path, tables: Sequence[str]) -> Path:
     """Copy these tables of the database at path into a new one in folder, for pycolmap to open; its path."""
     private = folder / "private.db"
-    pycolmap.Database.open(private).close()
+    try:
+        pycolmap.Database.open(private).close()
+    except RuntimeError as error:  # it does not say why, but the folder is new and our own
+        raise UserError(f"no space in {folder.parent} for a working copy of {path}") from error
     try:
         source.execute("ATTACH ? AS private", (str(private),))
         source.execute("PRAGMA private.synchronous = OFF")
@@ -423,4 +426,5 @@ def _write_errors(path: Path) -> Iterator[None]:
         yield
     except (sqlite3.Error, OSError, RuntimeError) as error:
         reason = "another program is using it" if "locked" in str(error) else str(error)
-        raise UserError(f"{path} cannot be written: {reason}; nothing was changed") from error
+        remedy = "; make room on its disk" if "full" in reason or "disk I/O" in reason else ""
+        raise UserError(f"{path} cannot be written: {reason}; nothing was changed{remedy}") from error

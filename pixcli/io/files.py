@@ -23,8 +23,9 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
             sync(temporary)
             temporary.replace(path)
         sync(path.parent)
-    except OSError as error:
-        raise UserError(f"{path} cannot be written: {error.strerror or error}") from error
+    except (OSError, RuntimeError) as error:  # h5py raises the latter where a disk is full
+        reason = getattr(error, "strerror", None) or error
+        raise UserError(f"{path} cannot be written: {reason}") from error
 
 
 def sync(path: Path) -> None:
@@ -45,3 +46,8 @@ def check_writable(path: Path) -> None:
         raise UserError(f"{path} cannot be written: there is no folder {folder}; make it first")
     if not os.access(folder, os.W_OK):
         raise UserError(f"{path} cannot be written: the folder {folder} is read-only")
+    try:
+        with tempfile.TemporaryFile(dir=folder):  # some file systems take no files whatever the permissions
+            pass
+    except OSError as error:
+        raise UserError(f"{path} cannot be written: {error.strerror}") from error

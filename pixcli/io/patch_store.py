@@ -277,9 +277,9 @@ def _create(path: Path, contents: Contents) -> PatchStore:
             if hasattr(os, "posix_fallocate"):
                 os.posix_fallocate(plain.fileno(), 0, part.stat().st_size)
         part.replace(path)
-    except OSError as error:
+    except (OSError, RuntimeError) as error:  # h5py raises the latter where a disk is full
         part.unlink(missing_ok=True)
-        reason = error.strerror or error
+        reason = getattr(error, "strerror", None) or error
         raise UserError(f"{path}: the cache cannot be made ({reason}); name another cache_path") from None
     return PatchStore(contents, path, [""] * len(contents.images))
 

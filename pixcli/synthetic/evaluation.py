@@ -14,11 +14,10 @@ Array = NDArray[np.float64]
 
 
 def keypoint_errors(truth: pycolmap.Reconstruction, graph: MatchGraph, depth_path: Path) -> Array:
-    """Two-view error of every match in both directions, in pixels: (m,), wrong matches included.
+    """Two-view error of every match in both directions, in pixels: (2, m), wrong matches included.
 
     A keypoint is lifted to its surface by the depth map of its image and projected into the other image: the
-    error is the distance to the keypoint matched there. Matches with a keypoint next to a depth edge are left
-    out.
+    error is the distance to the keypoint matched there. NaN where a keypoint lies next to a depth edge.
     """
     images = [_image(truth, record.name) for record in graph.images]
     points, valid = np.empty((len(graph.xy), 3)), np.empty(len(graph.xy), bool)
@@ -27,15 +26,15 @@ def keypoint_errors(truth: pycolmap.Reconstruction, graph: MatchGraph, depth_pat
         depth = np.load(depth_path / f"{Path(image.name).stem}.npz")["depth"]
         in_camera, valid[mine] = _lift(truth.cameras[image.camera_id], depth, graph.xy[mine])
         points[mine] = image.cam_from_world().inverse() * in_camera
-    edges = graph.edges[valid[graph.edges].all(axis=1)]
-    errors = []
-    for source, target in (edges.T, edges.T[::-1]):
+    errors = np.full((2, len(graph.edges)), np.nan)
+    usable = valid[graph.edges].all(axis=1)
+    for row, (source, target) in zip(errors, (graph.edges.T, graph.edges.T[::-1]), strict=True):
         for k, image in enumerate(images):
-            here = graph.image_index[target] == k
+            here = usable & (graph.image_index[target] == k)
             in_camera = image.cam_from_world() * points[source[here]]
             projected = truth.cameras[image.camera_id].img_from_cam(in_camera)
-            errors.append(np.linalg.norm(projected - graph.xy[target[here]], axis=1))
-    return np.concatenate(errors)
+            row[here] = np.linalg.norm(projected - graph.xy[target[here]], axis=1)
+    return errors
 
 
 def center_errors(truth: pycolmap.Reconstruction, estimate: pycolmap.Reconstruction) -> Array:

@@ -8,6 +8,8 @@ bench.finish(arguments(__doc__).parse_args())
 import argparse
 import json
 import operator
+import os
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +19,7 @@ from rich.table import Table
 
 Row = dict[str, str | float | bool | None]
 COMPARISONS = {"<=": operator.le, ">=": operator.ge}
+CACHE = Path(__file__).parents[2] / "build" / "bench"  # what is expensive to make and may be used again
 
 
 def arguments(description: str | None) -> argparse.ArgumentParser:
@@ -24,6 +27,15 @@ def arguments(description: str | None) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--json", type=Path, help="also write the rows to this file")
     return parser
+
+
+def folder_from(variable: str) -> Path | None:
+    """The folder that an environment variable names; None, and a loud word, where it is not set."""
+    value = os.environ.get(variable)
+    if value is None:
+        print(f"SKIPPED: set {variable} to the folder (see the docstring of {sys.argv[0]})", file=sys.stderr)
+        return None
+    return Path(value).resolve()
 
 
 class Bench:

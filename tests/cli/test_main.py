@@ -127,6 +127,14 @@ def test_an_interrupt_exits_130(failing, error, capsys):
     assert "Traceback" not in capsys.readouterr().err
 
 
+def test_an_interrupt_that_a_library_hides_exits_130(failing, capsys):
+    failing.error = RuntimeError("cannot import the native code")
+    failing.error.__cause__ = ImportError("initialization failed")
+    failing.error.__cause__.__context__ = KeyboardInterrupt()
+    assert main(["failing"]) == 130
+    assert capsys.readouterr().err == "pixcli failing: interrupted\n"
+
+
 def test_a_reader_that_goes_away_makes_no_noise():
     command = f"'{sys.executable}' -P -m pixcli help project_generator | head -n 0; exit ${{PIPESTATUS[0]}}"
     result = subprocess.run(["bash", "-c", command], capture_output=True, text=True)

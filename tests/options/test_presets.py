@@ -6,6 +6,7 @@ from pixcli.options.presets import preset_names, read_preset
 
 CHANGES = {
     "pixsfm": {
+        "DenseFeatures.model": "dsift",
         "KeypointAdjustment.strategy": "featuremetric",
         "KeypointAdjustment.warp": "translation",
         "KeypointAdjustment.max_iterations": 100,
@@ -23,6 +24,7 @@ def test_a_preset_changes_this_and_nothing_else(name):
 
 def test_the_formulation_of_the_preset_pixsfm_does_not_follow_the_defaults():
     assert read_preset("pixsfm") == {
+        "DenseFeatures.model": "dsift",
         "DenseFeatures.max_edge": 1600,
         "DenseFeatures.patch_size": 16,
         "DenseFeatures.dtype": "half",

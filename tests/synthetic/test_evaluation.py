@@ -42,10 +42,10 @@ def exact_graph(small_scene):
 
 def test_exact_keypoints_have_no_error(small_scene, exact_graph):
     errors = keypoint_errors(small_scene.truth, exact_graph, small_scene.path / "depth")
-    assert len(errors) > 100
-    there, back = np.split(errors, 2)
-    assert np.percentile(there, 95) < 1e-3  # depth is exact at pixel centres
-    assert np.median(back) < 5e-3  # and interpolated elsewhere
+    assert np.isfinite(errors).sum() > 100
+    there, back = errors
+    assert np.nanpercentile(there, 95) < 1e-3  # depth is exact at pixel centres
+    assert np.nanmedian(back) < 5e-3  # and interpolated elsewhere
 
 
 def test_an_offset_of_keypoints_is_measured(small_scene, exact_graph):
@@ -53,7 +53,7 @@ def test_an_offset_of_keypoints_is_measured(small_scene, exact_graph):
     xy[exact_graph.edges[:, 1]] += (0.3, 0.4)
     shifted = with_positions(exact_graph, xy, exact_graph.edges)
     errors = keypoint_errors(small_scene.truth, shifted, small_scene.path / "depth")
-    assert np.median(errors[: len(errors) // 2]) == pytest.approx(0.5, abs=1e-3)
+    assert np.nanmedian(errors[0]) == pytest.approx(0.5, abs=1e-3)
 
 
 def test_sift_is_good_to_a_fraction_of_a_pixel(small_scene):
@@ -61,7 +61,7 @@ def test_sift_is_good_to_a_fraction_of_a_pixel(small_scene):
     errors = keypoint_errors(small_scene.truth, graph, small_scene.path / "depth")
     right = errors[errors < 4]
     assert len(right) > 1000
-    assert len(right) > 0.98 * len(errors)
+    assert len(right) > 0.98 * np.isfinite(errors).sum()
     assert 0.05 < np.median(right) < 0.4
 
 
