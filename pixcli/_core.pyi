@@ -95,6 +95,7 @@ def dense_sift(
     half: bool = True,
     num_threads: int = -1,
 ) -> NDArray[Any]: ...
+
 _Mode = Literal["bicubic", "bilinear"]
 _Nodes = Sequence[tuple[float, float]]
 

@@ -5,7 +5,6 @@ views; then each view's own shift against that warp is measured, with its covari
 *pair*: a point in one view, against the point's reference view. See core/surface_kernel.h for the geometry.
 """
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from typing import Any, TypeVar
@@ -17,9 +16,8 @@ from numpy.lib.recfunctions import structured_to_unstructured
 from pixcli import _core
 from pixcli.adjustment.planes import MAX_SLOPE, Float64, Int32, Int64, Surfaces, determinant, induced_affine
 from pixcli.alignment.result import Status
-from pixcli.alignment.scale_space import Boxes, boxes_between, cut_boxes, level_of, pitch_of, step_of
-from pixcli.features.streaming import ImageFile, ImageItems
-from pixcli.io.patch_store import Contents, LevelLayout
+from pixcli.alignment.scale_space import Boxes, box_items, boxes_between, level_of, pitch_of, step_of
+from pixcli.features.streaming import ImageFile
 from pixcli.options import DenseFeaturesOptions
 from pixcli.progress import Progress, Update
 
@@ -178,20 +176,7 @@ def cut_surface_patches(
 ) -> SurfacePatches:
     """The patches that these supports need around where the planes project to, and max_shift beyond."""
     boxes, image, by_step = _plan_boxes(surfaces, planes, supports, max_shift)
-    ptr = np.searchsorted(image, np.arange(len(images) + 1)).astype(np.int64)
-    digest = hashlib.blake2b(digest_size=16)
-    for array in (boxes.level, boxes.corner, boxes.shape):
-        digest.update(array.tobytes())
-    layout = LevelLayout(1, np.dtype(np.uint8), boxes.shape)
-    names = [file.name for file in images]
-    contents = Contents({"patches": "scale space"}, names, ptr, digest.hexdigest(), [layout])
-    scales = np.repeat(1 / pitch_of(boxes.level)[:, None], 2, 1)
-
-    def make(index: int, pixels: npt.NDArray[np.float32]) -> list[Any]:
-        rows = slice(int(ptr[index]), int(ptr[index + 1]))
-        return [(cut_boxes(pixels, boxes, rows)[:, None], boxes.corner[rows], scales[rows])]
-
-    store = ImageItems(images, contents, make, features).fill(progress)
+    store = box_items(boxes, image, images, features).fill(progress)
     store.close()
     samples, starts = store.flat(0)
     return SurfacePatches(samples, starts, boxes, by_step)
