@@ -37,7 +37,7 @@ class KeypointAdjustmentOptions(OptionGroup):
         minimum=0,
     )
     max_deviation: float = option(
-        0.5, "A larger predicted standard deviation of the position rejects, in pixels.", minimum=0
+        1.2, "A larger predicted standard deviation of the position rejects, in pixels.", minimum=0
     )
     max_iterations: int = option(20, "Iterations of the solver.", minimum=1)
     reverify: bool = option(True, "Estimate the two-view geometries again after keypoints have moved.")
@@ -58,7 +58,7 @@ class KeypointAdjustmentOptions(OptionGroup):
         0.5, "affine: sigma of the Gaussian window over the support, in radii.", minimum=0.1
     )
     extent_deviation: float = option(
-        0.3,
+        0.5,
         "affine: what the extent of a support adds to its predicted deviation, in units of its extent "
         "squared over the image's longer side. Larger values prefer smaller supports.",
         minimum=0,

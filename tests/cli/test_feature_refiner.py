@@ -43,7 +43,8 @@ def errors_of(small_scene, path: Path) -> np.ndarray:
     """Two-view errors of the keypoints of a database, on the matches of the raw one."""
     raw = graph_of(small_scene.database_path)
     graph = dataclasses.replace(raw, keypoints=graph_of(path).keypoints)
-    return keypoint_errors(small_scene.truth, graph, small_scene.path / "depth")
+    errors = keypoint_errors(small_scene.truth, graph, small_scene.path / "depth")
+    return errors[np.isfinite(errors)]
 
 
 def test_keypoints_come_closer_to_the_truth(small_scene, refined) -> None:
