@@ -5,6 +5,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 alignment_dtype: np.dtype[Any]
+surface_view_dtype: np.dtype[Any]
 OUTCOME_OUTSIDE: int
 OUTCOME_FLAT: int
 OUTCOME_DIVERGED: int
@@ -41,6 +42,48 @@ def align_patches(
     max_excursion: float,
     step_tolerance: float,
     translation: bool,
+    num_threads: int,
+    progress: Callable[[int], None] | None = None,
+) -> NDArray[Any]: ...
+def refine_surfaces(
+    buffer: NDArray[np.uint8],
+    offset: NDArray[np.int64],
+    size: NDArray[np.int32],
+    origin: NDArray[np.float64],
+    radius: int,
+    window: float,
+    views: NDArray[Any],
+    reference: NDArray[np.int32],
+    ptr: NDArray[np.int64],
+    view: NDArray[np.int32],
+    patch: NDArray[np.int32],
+    reference_patch: NDArray[np.int32],
+    spacing: NDArray[np.float64],
+    planes: NDArray[np.float64],
+    max_iterations: int,
+    max_shift: float,
+    step_tolerance: float,
+    num_threads: int,
+    progress: Callable[[int], None] | None = None,
+) -> NDArray[Any]: ...
+def measure_shifts(
+    buffer: NDArray[np.uint8],
+    offset: NDArray[np.int64],
+    size: NDArray[np.int32],
+    origin: NDArray[np.float64],
+    radius: int,
+    window: float,
+    views: NDArray[Any],
+    reference: NDArray[np.int32],
+    ptr: NDArray[np.int64],
+    view: NDArray[np.int32],
+    patch: NDArray[np.int32],
+    reference_patch: NDArray[np.int32],
+    spacing: NDArray[np.float64],
+    planes: NDArray[np.float64],
+    max_iterations: int,
+    max_shift: float,
+    step_tolerance: float,
     num_threads: int,
     progress: Callable[[int], None] | None = None,
 ) -> NDArray[Any]: ...

@@ -13,6 +13,20 @@
 namespace py = pybind11;
 
 namespace pixcli {
+
+PatchArrays PatchesOf(const Array<uint8_t>& buffer, const Array<int64_t>& offset, const Array<int32_t>& size,
+                      const Array<double>& origin) {
+  const py::ssize_t n = offset.size();
+  Require(size.size() == 2 * n && origin.size() == 3 * n,
+          "patches need offset (p,), size (p, 2), origin (p, 3)");
+  for (py::ssize_t i = 0; i < n; ++i) {
+    const int64_t area = static_cast<int64_t>(size.data()[2 * i]) * size.data()[2 * i + 1];
+    Require(offset.data()[i] >= 0 && area >= 0 && offset.data()[i] + area <= buffer.size(),
+            "a patch leaves the buffer");
+  }
+  return {buffer.data(), offset.data(), size.data(), origin.data()};
+}
+
 namespace {
 
 py::tuple BuildTracksOfArrays(const Array<int32_t>& edges, const Array<int32_t>& image,
@@ -85,13 +99,7 @@ Array<Alignment> AlignPatchArrays(const Array<uint8_t>& buffer, const Array<int6
                                   int max_iterations, double max_excursion, double step_tolerance,
                                   bool translation, int num_threads, const py::object& progress) {
   const py::ssize_t n = template_patch.size(), p = offset.size();
-  Require(size.size() == 2 * p && origin.size() == 3 * p,
-          "patches need offset (p,), size (p, 2), origin (p, 3)");
-  for (py::ssize_t i = 0; i < p; ++i) {
-    const int64_t area = static_cast<int64_t>(size.data()[2 * i]) * size.data()[2 * i + 1];
-    Require(offset.data()[i] >= 0 && area >= 0 && offset.data()[i] + area <= buffer.size(),
-            "a patch leaves the buffer");
-  }
+  const PatchArrays patches = PatchesOf(buffer, offset, size, origin);
   Require(template_xy.size() == 2 * n && template_spacing.size() == n && perspective_deviation.size() == n &&
               job_ptr.size() == n + 1 && (n == 0 || job_ptr.data()[n] <= job_patch.size()) &&
               starts.ndim() == 3 && starts.shape(0) == job_patch.size() && starts.shape(1) > 0 &&
@@ -106,7 +114,6 @@ Array<Alignment> AlignPatchArrays(const Array<uint8_t>& buffer, const Array<int6
     Require(job_patch.data()[j] >= 0 && job_patch.data()[j] < p, "a job's patch is out of range");
   }
   const Support support(radius, window);
-  const PatchArrays patches{buffer.data(), offset.data(), size.data(), origin.data()};
   const TemplateArrays templates{n,
                                  template_patch.data(),
                                  template_xy.data(),

@@ -6,6 +6,7 @@
 #include "bindings/featuremetric.h"
 #include "bindings/poll.h"
 #include "bindings/references.h"
+#include "bindings/surface.h"
 #include "core/cpu.h"
 #include "core/dense_sift.h"
 
@@ -51,4 +52,5 @@ PYBIND11_MODULE(_core, m) {
   BindAlignment(m);
   BindFeaturemetric(m);
   BindReferences(m);
+  BindSurface(m);
 }

@@ -1,74 +1,18 @@
-// The residual of an alignment, its normal equations and the covariance of the position, for kernel sources
+// The normal equations of an alignment and the covariance of the position, for kernel sources
 // only.
 #pragma once
 
-#include "core/patch_sampling.h"
+#include "core/sampling.h"
 
 namespace pixcli::PIXCLI_ISA {
 namespace {
 
 typedef Vector<double, 2> V2;
 
-struct Residual {
-  alignas(
-      64) float value[kMaxNodes];  // samples first, then their difference to the template at its best gain
-  alignas(64) float weight[kMaxNodes];  // of the window and Huber's
-  float correlation;
-  float limit;  // of Huber's loss: twice the robust deviation
-  double variance;
-};
-
 struct NormalEquations {
   double h[kNumParams][kNumParams];  // lower triangle
   double b[kNumParams];
 };
-
-// Turns samples into the residual. Returns their deviation; correlation and residual are meaningless if it is
-// tiny.
-float CompareWith(const Template& tmpl, const SupportView& support, Residual* residual) {
-  const float shift = residual->value[support.num_nodes / 2];  // keeps the sum of squares from cancelling
-  VN sum{}, square{}, dot{};
-  for (int k = 0; k < support.num_padded; k += kLanes) {
-    const VN d = Load(residual->value + k) - shift, wd = Load(support.weight + k) * d;
-    sum += wd;
-    square += wd * d;
-    dot += wd * Load(tmpl.value + k);
-  }
-  const float mean = Sum(sum), deviation = sqrtf(fmaxf(Sum(square) - mean * mean, 0));
-  residual->correlation = Sum(dot) / deviation;
-  const float scale = 1 / (deviation * fmaxf(residual->correlation, .1f));
-  const VN offset = Splat((shift + mean) * scale);
-  VN absolute{};
-  for (int k = 0; k < support.num_padded; k += kLanes) {
-    const VN r = Load(residual->value + k) * scale - offset - Load(tmpl.value + k);
-    Store(residual->value + k, r);
-    absolute += Load(support.weight + k) * Abs(r);
-  }
-  residual->limit = 2 * (1.2533f * Sum(absolute) + 1e-9f);
-  return deviation;
-}
-
-// Huber's weights, the residual's robust variance and the gradient of half its square.
-void AccumulateGradient(const Template& tmpl, const SupportView& support, Residual* residual,
-                        NormalEquations* eq) {
-  const VN limit = Splat(residual->limit);
-  VN b[kNumParams] = {}, square{}, total{};
-  for (int k = 0; k < support.num_padded; k += kLanes) {
-    const VN r = Load(residual->value + k), size = Abs(r);
-    VN w = Load(support.weight + k);
-    w = size > limit ? w * limit / size : w;
-    Store(residual->weight + k, w);
-    const VN wr = w * r;
-    square += wr * r;
-    total += w;
-    for (int p = 0; p < kNumParams; ++p) b[p] += wr * Load(tmpl.jacobian[p] + k);
-  }
-  for (int p = 0; p < kNumParams; p += 4) {
-    const V4 sums = SumFour(b[p], b[p + 1], b[p + 2], b[p + 3]);
-    for (int q = 0; q < 4; ++q) eq->b[p + q] = sums[q];
-  }
-  residual->variance = Sum(square) / Sum(total);
-}
 
 // The rows `first` to `last` - 1 of the lower triangle; in several calls, so that the sums stay in registers.
 template <int first, int last>

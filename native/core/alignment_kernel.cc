@@ -5,7 +5,6 @@
 #include <math.h>
 
 #include "core/alignment_equations.h"
-#include "core/patch_sampling.h"
 
 namespace pixcli::PIXCLI_ISA {
 namespace {
@@ -14,30 +13,15 @@ constexpr double kMaxStep = 1.5;  // pixels an iteration
 constexpr double kMaxWarpStep = 0.3;
 constexpr double kSettled = 0.15;  // pixels; the Hessian is kept from there on
 
-constexpr float kFlat = 1e-3f;  // deviation in units of an 8-bit patch, whose range is 255
-
-// In place: weighted mean 0 and deviation 1. Returns the deviation that was divided by.
-float Normalise(const SupportView& support, float* value) {
-  VN mean{};
-  for (int k = 0; k < support.num_padded; k += kLanes) mean += Load(support.weight + k) * Load(value + k);
-  const float m = Sum(mean);
-  VN square{};
-  for (int k = 0; k < support.num_padded; k += kLanes) {
-    const VN d = Load(value + k) - m;
-    Store(value + k, d);
-    square += Load(support.weight + k) * d * d;
-  }
-  const float deviation = sqrtf(Sum(square));
-  const float inverse = deviation > 0 ? 1 / deviation : 0;
-  for (int k = 0; k < support.num_padded; k += kLanes) Store(value + k, Load(value + k) * inverse);
-  return deviation;
-}
-
 Outcome MakeTemplate(const PatchView& patch, const SupportView& support, double x, double y, Template* out) {
+  SampleBuffer buffer;
   Samples samples;
   const NodeMap map = MapOf(patch, {x, y, 1, 0, 0, 1, 0, 0}, out->spacing);
-  if (!Decode(patch, &samples) || !Inside(map, support.radius, samples)) return Outcome::kOutside;
-  SampleGradients(samples, map, support, out->value, out->jacobian[0], out->jacobian[1]);
+  if (!Decode(patch, buffer.data, &samples) || !Inside(map, support.radius, samples))
+    return Outcome::kOutside;
+  Cells cells;
+  Locate(samples, map, support, &cells);
+  SampleGradients(samples, cells, support, out->value, out->jacobian[0], out->jacobian[1]);
   out->deviation = Normalise(support, out->value);
   if (out->deviation < kFlat) return Outcome::kFlat;
   // By pixels of the root for the position, by nodes for the rest.
@@ -50,18 +34,7 @@ Outcome MakeTemplate(const PatchView& patch, const SupportView& support, double 
                                     b * x_node, b * y_node, radial * x_node, radial * y_node};
     for (int p = 0; p < kNumParams; ++p) Store(out->jacobian[p] + k, columns[p]);
   }
-  for (auto& column : out->jacobian) {
-    VN mean{}, along{};
-    for (int k = 0; k < support.num_padded; k += kLanes) {
-      const VN w = Load(support.weight + k) * Load(column + k);
-      mean += w;
-      along += w * Load(out->value + k);
-    }
-    const float m = Sum(mean), t = Sum(along);
-    for (int k = 0; k < support.num_padded; k += kLanes) {
-      Store(column + k, Load(column + k) - m - t * Load(out->value + k));
-    }
-  }
+  for (auto& column : out->jacobian) TakeOutGainAndBias(out->value, support, column);
   return Outcome::kConverged;
 }
 
@@ -110,8 +83,10 @@ Outcome Evaluate(const Samples& samples, const PatchView& patch, const SupportVi
                  const Template& tmpl, const Warp& warp, Residual* residual) {
   const NodeMap map = MapOf(patch, warp, tmpl.spacing);
   if (!Inside(map, support.radius, samples)) return Outcome::kOutside;
-  SampleValues(samples, map, support, residual->value);
-  return CompareWith(tmpl, support, residual) < kFlat ? Outcome::kFlat : Outcome::kConverged;
+  Cells cells;
+  Locate(samples, map, support, &cells);
+  SampleValues(samples, cells, support, residual->value);
+  return CompareWith(tmpl.value, support, residual) < kFlat ? Outcome::kFlat : Outcome::kConverged;
 }
 
 // Newton's iterations from a->warp, whose residual is given. The correlation and covariance are those of the
@@ -128,7 +103,7 @@ Outcome Iterate(const Samples& samples, const PatchView& patch, const SupportVie
     }
     a->correlation = residual->correlation;
     if (!(a->correlation > .1)) return Outcome::kDiverged;
-    AccumulateGradient(tmpl, support, residual, &eq);
+    AccumulateGradient<kNumParams>(tmpl.jacobian[0], kMaxNodes, support, residual, eq.b);
     const double prior = PerspectivePrior(tmpl, support, residual->variance);
     // The Hessian changes with Huber's weights only, hardly any more once the steps are small.
     if (last || shift > kSettled) {
@@ -160,12 +135,13 @@ Outcome Iterate(const Samples& samples, const PatchView& patch, const SupportVie
 
 void Align(const PatchView& patch, const SupportView& support, const Template& tmpl,
            const AlignmentLimits& limits, const Warp* starts, int num_starts, Alignment* a) {
+  SampleBuffer buffer;
   Samples samples;
   Residual residuals[2];
   int best = 0;  // which of the two belongs to the best start so far
   Outcome outcome = Outcome::kOutside;
   *a = {starts[0], -1, -1, NAN, NAN, NAN, 0, 0};
-  const int candidates = Decode(patch, &samples) ? num_starts : 0;
+  const int candidates = Decode(patch, buffer.data, &samples) ? num_starts : 0;
   for (int i = 0; i < candidates; ++i) {
     const Outcome evaluated = Evaluate(samples, patch, support, tmpl, starts[i], &residuals[1 - best]);
     if (outcome != Outcome::kConverged) outcome = evaluated;

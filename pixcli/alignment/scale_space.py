@@ -5,6 +5,8 @@ so a level whose samples are as far apart as the nodes needs no blur of its own.
 are 1.5 samples a step, which the level's blur makes safe; below, the samples are the image's own pixels.
 """
 
+import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,6 +14,9 @@ import numpy.typing as npt
 from scipy.special import ive
 
 from pixcli import _core
+from pixcli.features.streaming import ImageFile, ImageItems
+from pixcli.io.patch_store import Contents, Items, LevelLayout
+from pixcli.options import DenseFeaturesOptions
 
 LEVELS_PER_OCTAVE = 4
 MAX_LEVEL = 6 * LEVELS_PER_OCTAVE
@@ -112,3 +117,23 @@ def cut_boxes(image: npt.NDArray[np.float32], boxes: Boxes, rows: slice) -> npt.
         if len(of_level):
             _core.cut_patches(build_level(image, int(k)), box[of_level], offset[of_level], samples)
     return samples
+
+
+def box_items(
+    boxes: Boxes, image: Int32, images: Sequence[ImageFile], features: DenseFeaturesOptions
+) -> ImageItems:
+    """The patches of all boxes, which are ordered by the image (n,) that each is cut from."""
+    ptr = np.searchsorted(image, np.arange(len(images) + 1)).astype(np.int64)
+    digest = hashlib.blake2b(digest_size=16)
+    for array in (boxes.level, boxes.corner, boxes.shape):
+        digest.update(array.tobytes())
+    layout = LevelLayout(1, np.dtype(np.uint8), boxes.shape)
+    names = [file.name for file in images]
+    contents = Contents({"patches": "scale space"}, names, ptr, digest.hexdigest(), [layout])
+    scales = np.repeat(1 / pitch_of(boxes.level)[:, None], 2, 1)
+
+    def make(index: int, pixels: npt.NDArray[np.float32]) -> list[Items]:
+        rows = slice(int(ptr[index]), int(ptr[index + 1]))
+        return [(cut_boxes(pixels, boxes, rows)[:, None], boxes.corner[rows], scales[rows])]
+
+    return ImageItems(images, contents, make, features)

@@ -1,6 +1,5 @@
 """Alignment of keypoints to roots on supports of growing extent: patches, native alignment, judgement."""
 
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,10 +10,9 @@ from numpy.lib.recfunctions import structured_to_unstructured
 
 from pixcli import _core
 from pixcli.alignment.result import Status
-from pixcli.alignment.scale_space import Boxes, boxes_between, cut_boxes, level_of, pitch_of, step_of
-from pixcli.features.streaming import Estimate, ImageFile, ImageItems
+from pixcli.alignment.scale_space import Boxes, box_items, boxes_between, level_of, pitch_of, step_of
+from pixcli.features.streaming import Estimate, ImageFile
 from pixcli.io.database import MatchGraph
-from pixcli.io.patch_store import Contents, LevelLayout
 from pixcli.options import DenseFeaturesOptions, KeypointAdjustmentOptions
 from pixcli.progress import Progress, Update
 
@@ -61,7 +59,7 @@ class SupportAlignment:
     ) -> None:
         self._graph, self._jobs, self._options = graph, jobs, options
         self._plan_patches()
-        self._patches = self._patch_items(images, features)
+        self._patches = box_items(self._boxes, graph.image_index[self._keypoint], images, features)
 
     def estimate(self) -> Estimate:
         """Bytes that run() will take. Raises UserError if a new cache does not fit on its disk."""
@@ -144,24 +142,6 @@ class SupportAlignment:
         size = self._graph.image_size[self._keypoint]
         self._boxes: Boxes = boxes_between(lowest, highest, (unique % 256).astype(np.int32), size)
         self._patch_of = patch_of.reshape(len(supports), 2, len(jobs)).astype(np.int32)
-
-    def _patch_items(self, images: Sequence[ImageFile], features: DenseFeaturesOptions) -> ImageItems:
-        boxes = self._boxes
-        image = self._graph.image_index[self._keypoint]
-        ptr = np.searchsorted(image, np.arange(len(images) + 1)).astype(np.int64)
-        digest = hashlib.blake2b(digest_size=16)
-        for array in (boxes.level, boxes.corner, boxes.shape):
-            digest.update(array.tobytes())
-        layout = LevelLayout(1, np.dtype(np.uint8), boxes.shape)
-        names = [image.name for image in images]
-        contents = Contents({"patches": "scale space"}, names, ptr, digest.hexdigest(), [layout])
-        scales = np.repeat(1 / pitch_of(boxes.level)[:, None], 2, 1)
-
-        def make(index: int, image: npt.NDArray[np.float32]) -> list[Any]:
-            rows = slice(int(ptr[index]), int(ptr[index + 1]))
-            return [(cut_boxes(image, boxes, rows)[:, None], boxes.corner[rows], scales[rows])]
-
-        return ImageItems(images, contents, make, features)
 
     def _samples(self, progress: Progress) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
         """All samples of all patches, and where each patch starts."""

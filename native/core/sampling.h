@@ -1,4 +1,5 @@
-// Sampling of a patch at the warped nodes of a support, for kernel sources only. Samples are taken by the
+// What alignment kernels share, for kernel sources only: samples of a patch at the nodes of a support and
+// their residual to a template, invariant to gain and bias, with Huber weights. Samples are taken by the
 // cubic B-spline without prefilter: it blurs by 1/sqrt(3) of a sample, which the scale-space levels account
 // for, and has smooth gradients.
 #pragma once
@@ -33,17 +34,25 @@ inline V4 LoadRow(const float* p) { return *reinterpret_cast<const V4Unaligned*>
 
 // The samples of one patch as floats, with room to read four from the last one.
 struct Samples {
-  alignas(64) float data[kMaxPatch * kMaxPatch + 16];
+  const float* data;
   int width, height;
 };
 
-bool Decode(const PatchView& patch, Samples* out) {
-  if (patch.width < 4 || patch.height < 4 || patch.width > kMaxPatch || patch.height > kMaxPatch)
-    return false;
+constexpr int kSamplePadding = 16;
+struct SampleBuffer {
+  alignas(64) float data[kMaxPatch * kMaxPatch + kSamplePadding];
+};
+
+inline bool HasSize(const PatchView& patch) {
+  return patch.width >= 4 && patch.height >= 4 && patch.width <= kMaxPatch && patch.height <= kMaxPatch;
+}
+
+// Converts a patch into a buffer of width * height + kSamplePadding floats; false if its size is unusable.
+inline bool Decode(const PatchView& patch, float* buffer, Samples* out) {
+  if (!HasSize(patch)) return false;
   const int n = patch.width * patch.height;
-  for (int i = 0; i < n; ++i) out->data[i] = patch.data[i];
-  out->width = patch.width;
-  out->height = patch.height;
+  for (int i = 0; i < n; ++i) buffer[i] = patch.data[i];
+  *out = {buffer, patch.width, patch.height};
   return true;
 }
 
@@ -53,7 +62,7 @@ struct NodeMap {
 };
 
 // Whether every node, within [-radius, radius]^2, has its 4x4 samples inside the patch.
-bool Inside(const NodeMap& m, float radius, const Samples& s) {
+inline bool Inside(const NodeMap& m, float radius, const Samples& s) {
   const float least = 1 - radius * (fabsf(m.wx) + fabsf(m.wy));
   if (!(least > .5f)) return false;
   const float reach = radius / least;
@@ -80,16 +89,21 @@ struct Cells {
   }
 };
 
-void Locate(const Samples& s, const NodeMap& m, const SupportView& support, Cells* cells) {
+// Places the nodes from k on at (u, v) in a patch of that width.
+inline void Place(VN u, VN v, int width, int k, Cells* cells) {
+  const VNInt i = __builtin_convertvector(u, VNInt), j = __builtin_convertvector(v, VNInt);
+  const VN fu = u - __builtin_convertvector(i, VN), fv = v - __builtin_convertvector(j, VN);
+  Store(cells->fraction[k], __builtin_shuffle(fu, fv, Interleaved(0)));
+  Store(cells->fraction[k] + kLanes, __builtin_shuffle(fu, fv, Interleaved(kLanes / 2)));
+  *reinterpret_cast<VNInt*>(cells->corner + k) = (j - 1) * width + (i - 1);
+}
+
+inline void Locate(const Samples& s, const NodeMap& m, const SupportView& support, Cells* cells) {
   for (int k = 0; k < support.num_padded; k += kLanes) {
     const VN x = Load(support.x + k), y = Load(support.y + k);
     const VN w = 1 / (1 + m.wx * x + m.wy * y);
     const VN u = m.u + (m.ux * x + m.uy * y) * w, v = m.v + (m.vx * x + m.vy * y) * w;
-    const VNInt i = __builtin_convertvector(u, VNInt), j = __builtin_convertvector(v, VNInt);
-    const VN fu = u - __builtin_convertvector(i, VN), fv = v - __builtin_convertvector(j, VN);
-    Store(cells->fraction[k], __builtin_shuffle(fu, fv, Interleaved(0)));
-    Store(cells->fraction[k] + kLanes, __builtin_shuffle(fu, fv, Interleaved(kLanes / 2)));
-    *reinterpret_cast<VNInt*>(cells->corner + k) = (j - 1) * s.width + (i - 1);
+    Place(u, v, s.width, k, cells);
   }
 }
 
@@ -114,9 +128,7 @@ inline V8 AddPairs(V8 a, V8 b) {
 
 // A node at a time: the four rows of its samples in two vectors, so that the sum of 16 products takes few
 // instructions.
-void SampleValues(const Samples& s, const NodeMap& m, const SupportView& support, float* out) {
-  Cells cells;
-  Locate(s, m, support, &cells);
+inline void SampleValues(const Samples& s, const Cells& cells, const SupportView& support, float* out) {
   // The weights along u and along v, in turn.
   const V8 c0 = TwoOfEach(kWeight0), c1 = TwoOfEach(kWeight1), c2 = TwoOfEach(kWeight2),
            c3 = TwoOfEach(kWeight3);
@@ -143,9 +155,7 @@ void SampleValues(const Samples& s, const NodeMap& m, const SupportView& support
 
 #else
 
-void SampleValues(const Samples& s, const NodeMap& m, const SupportView& support, float* out) {
-  Cells cells;
-  Locate(s, m, support, &cells);
+inline void SampleValues(const Samples& s, const Cells& cells, const SupportView& support, float* out) {
   for (int k = 0; k < support.num_padded; ++k) {
     const V4 rows = Rows(s.data + cells.corner[k], s.width, SplineWeights(cells.fraction[k][1]));
     out[k] = Dot(SplineWeights(cells.fraction[k][0]), rows);
@@ -154,10 +164,8 @@ void SampleValues(const Samples& s, const NodeMap& m, const SupportView& support
 
 #endif
 
-void SampleGradients(const Samples& s, const NodeMap& m, const SupportView& support, float* out, float* gu,
-                     float* gv) {
-  Cells cells;
-  Locate(s, m, support, &cells);
+inline void SampleGradients(const Samples& s, const Cells& cells, const SupportView& support, float* out,
+                            float* gu, float* gv) {
   for (int k = 0; k < support.num_padded; ++k) {
     const float* p = s.data + cells.corner[k];
     const V4 weights = SplineWeights(cells.fraction[k][0]),
@@ -168,7 +176,26 @@ void SampleGradients(const Samples& s, const NodeMap& m, const SupportView& supp
   }
 }
 
-NodeMap MapOf(const PatchView& patch, const Warp& a, double spacing) {
+// In place: weighted mean 0 and deviation 1. Returns the deviation that was divided by.
+inline float Normalise(const SupportView& support, float* value) {
+  VN mean{};
+  for (int k = 0; k < support.num_padded; k += kLanes) mean += Load(support.weight + k) * Load(value + k);
+  const float m = Sum(mean);
+  VN square{};
+  for (int k = 0; k < support.num_padded; k += kLanes) {
+    const VN d = Load(value + k) - m;
+    Store(value + k, d);
+    square += Load(support.weight + k) * d * d;
+  }
+  const float deviation = sqrtf(Sum(square));
+  const float inverse = deviation > 0 ? 1 / deviation : 0;
+  for (int k = 0; k < support.num_padded; k += kLanes) Store(value + k, Load(value + k) * inverse);
+  return deviation;
+}
+
+constexpr float kFlat = 1e-3f;  // deviation in units of an 8-bit patch, whose range is 255
+
+inline NodeMap MapOf(const PatchView& patch, const Warp& a, double spacing) {
   const double p = 1 / patch.pitch, s = spacing * p;
   return {static_cast<float>((a.x - patch.x0) * p),
           static_cast<float>((a.y - patch.y0) * p),
@@ -178,6 +205,76 @@ NodeMap MapOf(const PatchView& patch, const Warp& a, double spacing) {
           static_cast<float>(a.a22 * s),
           static_cast<float>(a.h1 * spacing),
           static_cast<float>(a.h2 * spacing)};
+}
+
+// Takes the parts along a constant and along the template out of a column of the Jacobian, which makes gain
+// and bias free.
+inline void TakeOutGainAndBias(const float* tmpl, const SupportView& support, float* column) {
+  VN mean{}, along{};
+  for (int k = 0; k < support.num_padded; k += kLanes) {
+    const VN w = Load(support.weight + k) * Load(column + k);
+    mean += w;
+    along += w * Load(tmpl + k);
+  }
+  const float m = Sum(mean), t = Sum(along);
+  for (int k = 0; k < support.num_padded; k += kLanes) {
+    Store(column + k, Load(column + k) - m - t * Load(tmpl + k));
+  }
+}
+
+struct Residual {
+  alignas(
+      64) float value[kMaxNodes];  // samples first, then their difference to the template at its best gain
+  alignas(64) float weight[kMaxNodes];  // of the window and Huber's
+  float correlation;
+  float limit;  // of Huber's loss: twice the robust deviation
+  double variance;
+};
+
+// Turns samples into the residual. Returns their deviation; correlation and residual are meaningless if it is
+// tiny.
+inline float CompareWith(const float* tmpl, const SupportView& support, Residual* residual) {
+  const float shift = residual->value[support.num_nodes / 2];  // keeps the sum of squares from cancelling
+  VN sum{}, square{}, dot{};
+  for (int k = 0; k < support.num_padded; k += kLanes) {
+    const VN d = Load(residual->value + k) - shift, wd = Load(support.weight + k) * d;
+    sum += wd;
+    square += wd * d;
+    dot += wd * Load(tmpl + k);
+  }
+  const float mean = Sum(sum), deviation = sqrtf(fmaxf(Sum(square) - mean * mean, 0));
+  residual->correlation = Sum(dot) / deviation;
+  const float scale = 1 / (deviation * fmaxf(residual->correlation, .1f));
+  const VN offset = Splat((shift + mean) * scale);
+  VN absolute{};
+  for (int k = 0; k < support.num_padded; k += kLanes) {
+    const VN r = Load(residual->value + k) * scale - offset - Load(tmpl + k);
+    Store(residual->value + k, r);
+    absolute += Load(support.weight + k) * Abs(r);
+  }
+  residual->limit = 2 * (1.2533f * Sum(absolute) + 1e-9f);
+  return deviation;
+}
+
+// Huber's weights, the residual's robust variance, and the gradient of half its square by the parameters,
+// whose columns of the Jacobian lie `stride` apart.
+template <int kParams>
+inline void AccumulateGradient(const float* jacobian, int stride, const SupportView& support,
+                               Residual* residual, double* gradient) {
+  const VN limit = Splat(residual->limit);
+  VN b[kParams] = {}, square{}, total{};
+  for (int k = 0; k < support.num_padded; k += kLanes) {
+    const VN r = Load(residual->value + k), size = Abs(r);
+    VN w = Load(support.weight + k);
+    w = size > limit ? w * limit / size : w;
+    Store(residual->weight + k, w);
+    const VN wr = w * r;
+    square += wr * r;
+    total += w;
+    for (int p = 0; p < kParams; ++p) b[p] += wr * Load(jacobian + p * stride + k);
+  }
+  for (int p = 0; p < kParams; ++p) gradient[p] = Sum(b[p]);
+  residual->variance = Sum(square) / Sum(total);
 }
 
 }  // namespace
