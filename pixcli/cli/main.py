@@ -14,6 +14,7 @@ from pixcli.errors import Interrupted, UserError, did_you_mean
 COMMANDS = {
     "dense_feature_extractor": "Fill a cache of dense features that later commands use again.",
     "feature_refiner": "Refine the keypoints of a COLMAP database.",
+    "featuremetric_bundle_adjuster": "Refine the cameras, poses and points of a COLMAP model.",
     "help": "List the commands, or show the options of one.",
     "project_generator": "Write an ini file with every option.",
     "synthetic_dataset_generator": "Render a scene with exactly known geometry.",

@@ -2,6 +2,11 @@
 
 from functools import cache
 
+from pixcli.options.bundle_adjustment import (
+    BundleAdjustmentCeresOptions,
+    BundleAdjustmentOptions,
+    FeaturemetricBundleAdjustmentOptions,
+)
 from pixcli.options.dense_features import DenseFeaturesOptions
 from pixcli.options.fields import Field, OptionGroup, fields
 from pixcli.options.interpolation import InterpolationOptions
@@ -15,6 +20,9 @@ GROUPS: tuple[type[OptionGroup], ...] = (
     DenseFeaturesOptions,
     InterpolationOptions,
     KeypointAdjustmentOptions,
+    FeaturemetricBundleAdjustmentOptions,
+    BundleAdjustmentOptions,
+    BundleAdjustmentCeresOptions,
     SyntheticOptions,
 )
 """All groups, in the order of ini files and documentation."""
@@ -28,8 +36,11 @@ def all_fields() -> dict[str, Field]:
 
 __all__ = [
     "GROUPS",
+    "BundleAdjustmentCeresOptions",
+    "BundleAdjustmentOptions",
     "CommonOptions",
     "DenseFeaturesOptions",
+    "FeaturemetricBundleAdjustmentOptions",
     "InterpolationOptions",
     "KeypointAdjustmentOptions",
     "PathOptions",

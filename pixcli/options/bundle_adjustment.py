@@ -27,10 +27,10 @@ class BundleAdjustmentCeresOptions(OptionGroup):
 
     group = "BundleAdjustmentCeres"
 
-    max_num_iterations: int = option(100, "Iterations of the solver.", minimum=1)
+    max_num_iterations: int = option(50, "Iterations of the solver.", minimum=1)
     max_linear_solver_iterations: int = option(200, "Iterations of the iterative linear solver.", minimum=1)
     function_tolerance: float = option(
-        1e-6, "Stop at this relative decrease of the cost; 0: never.", minimum=0
+        1e-3, "Stop at this relative decrease of the cost; 0: never.", minimum=0
     )
     gradient_tolerance: float = option(1e-10, "Stop at this largest gradient; 0: never.", minimum=0)
     parameter_tolerance: float = option(
@@ -56,11 +56,20 @@ class FeaturemetricBundleAdjustmentOptions(OptionGroup):
 
     group = "FeaturemetricBundleAdjustment"
 
-    strategy: Literal["feature_reference", "costmaps", "patch_warp", "geometric"] = option(
-        "feature_reference",
-        "feature_reference: features agree with a reference for each point. costmaps: the same from maps of "
-        "the distance, in less memory. patch_warp: nodes around the reference are carried into the other "
+    strategy: Literal["surface", "feature_reference", "costmaps", "patch_warp", "geometric"] = option(
+        "surface",
+        "surface: measure every point as a small plane, then adjust what was measured. feature_reference: "
+        "features agree with a reference for each point. costmaps: the same from maps of the distance, in "
+        "less memory. patch_warp: nodes around the reference are carried into the other "
         "views by a plane that faces it. geometric: COLMAP's reprojection error.",
+    )
+    overwrite: bool = option(False, "Replace a model that is in the output folder, or the input itself.")
+    rounds: int = option(2, "surface: how often to measure and adjust.", minimum=1)
+    complete_tracks: bool = option(
+        True, "surface: in the last round, measure points also in images that have no observation of them."
+    )
+    write_completed: Literal["none", "model"] = option(
+        "none", "surface: whether such observations are written, as additional 2D points of the images."
     )
     loss: Literal["trivial", "cauchy", "huber", "soft_l1"] = option(
         "cauchy", "Robust loss on the distance of features."

@@ -13,11 +13,13 @@ class PathOptions(OptionGroup):
     group = ""
 
     database_path: str = option("", "COLMAP database with keypoints and verified matches.")
+    input_path: str = option("", "Folder of a COLMAP model.")
     image_path: str = option("", "Folder that the image names of the database are relative to.")
     image_list_path: str = option("", "Text file with one image name a line: only these images are used.")
     constant_image_list_path: str = option("", "Text file with one image name a line: these stay.")
     output_path: str = option("", "Where the result is written.")
     covariance_path: str = option("", "HDF5 file for each keypoint's 2x2 covariance, in pixels squared.")
+    write_normals_path: str = option("", "PLY file for the points with their normals.")
     report_path: str = option("", "JSON file for the figures of the closing summary.")
     texture_path: str = option("", "Folder of photos that surfaces are textured with.")
 

@@ -8,13 +8,13 @@ import pycolmap
 import pytest
 from numpy.typing import NDArray
 
-from pixcli.adjustment.observations import Observations, project, read_observations
-from pixcli.io.patch_store import Patches
-from pixcli.io.references import References
 from pixcli.adjustment.completion import ImagePose
 from pixcli.adjustment.linearisation import linearise
+from pixcli.adjustment.observations import Observations, project, read_observations
 from pixcli.adjustment.planes import Surfaces, choose_references
 from pixcli.features.streaming import ImageFile
+from pixcli.io.patch_store import Patches
+from pixcli.io.references import References
 
 EDGE = 16
 

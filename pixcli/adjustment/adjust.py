@@ -1,0 +1,251 @@
+"""Refinement of a COLMAP model, from reading it to writing it."""
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pycolmap
+
+from pixcli.adjustment.featuremetric import adjust_bundle
+from pixcli.adjustment.geometric import FIRST_SCALES, adjust_geometrically
+from pixcli.adjustment.observations import project, read_observations
+from pixcli.adjustment.problem import Constants
+from pixcli.adjustment.references import compute_references
+from pixcli.adjustment.surface_rounds import SurfaceAdjustment, adjust_by_surfaces
+from pixcli.errors import UserError
+from pixcli.features.extraction import Extraction
+from pixcli.features.streaming import ImageFile
+from pixcli.io.image_list import read_image_list
+from pixcli.io.models import check_model_output, read_model, write_point_normals, writing_model
+from pixcli.io.patch_store import Patches
+from pixcli.options import DenseFeaturesOptions, InterpolationOptions
+from pixcli.options.bundle_adjustment import (
+    BundleAdjustmentCeresOptions,
+    BundleAdjustmentOptions,
+    FeaturemetricBundleAdjustmentOptions,
+)
+from pixcli.progress import PhaseStats, Progress
+
+log = logging.getLogger(__name__)
+
+_NONE = np.empty(0, np.int64)
+_JUMP = 5.0
+"""An image whose pose changed by so many times the median change is named in the report."""
+
+
+@dataclass(frozen=True)
+class PoseChange:
+    """How far an image moved, after the models are aligned: degrees, and the scene's units."""
+
+    name: str
+    rotation: float
+    centre: float
+    jumped: bool
+
+
+@dataclass(frozen=True)
+class Adjustment:
+    """What a refinement of a model did."""
+
+    num_images: int
+    num_points: int
+    num_observations: int
+    residual_before: float
+    """Median reprojection error of the model, in pixels."""
+    residual_after: float
+    surfaces: SurfaceAdjustment | None
+    poses: list[PoseChange]
+    focal_changes: Mapping[int, float]
+    """Of the mean focal length of each camera, relative."""
+    phases: list[PhaseStats]
+
+    def contents(self) -> dict[str, Any]:
+        """The figures as a report holds them."""
+        return {
+            "model": {
+                "images": self.num_images,
+                "points": self.num_points,
+                "observations": self.num_observations,
+            },
+            "residual": {"before": self.residual_before, "after": self.residual_after},
+            "rounds": self.surfaces.rounds if self.surfaces else [],
+            "poses": self.poses,
+            "focal_changes": {str(camera): change for camera, change in self.focal_changes.items()},
+            "phases": self.phases,
+        }
+
+
+def refine_model(
+    input_path: Path,
+    output_path: Path,
+    image_path: Path,
+    features: DenseFeaturesOptions,
+    options: FeaturemetricBundleAdjustmentOptions,
+    interpolation: InterpolationOptions,
+    adjustment: BundleAdjustmentOptions,
+    ceres: BundleAdjustmentCeresOptions,
+    *,
+    constant_image_list_path: Path | None = None,
+    normals_path: Path | None = None,
+    progress: Progress | None = None,
+) -> Adjustment:
+    """Refine cameras, poses and points of a COLMAP model by what its images show.
+
+    The written model has the refined 2D observations.
+
+    Args:
+        constant_image_list_path: the poses of these images stay.
+        normals_path: gets the points with their normals (PLY); surface strategy only.
+
+    Raises:
+        UserError: something about the input cannot be used; nothing has been written.
+    """
+    progress = progress or Progress()
+    check_model_output(input_path, output_path, options.overwrite)
+    with progress.phase("read"):
+        model = read_model(input_path)
+        before = read_model(input_path)
+    constants = Constants()
+    if constant_image_list_path is not None:
+        ids = {image.name: image_id for image_id, image in model.images.items() if image.has_pose}
+        names = read_image_list(constant_image_list_path, sorted(ids))
+        constants = Constants(images=frozenset(ids[name] for name in names))
+    images = _image_files(model, image_path)
+    log.info("%d images, %d points", len(images), model.num_points3D())
+    surfaces = None
+    if options.strategy == "surface":
+        surfaces = adjust_by_surfaces(
+            model,
+            images,
+            features,
+            adjustment,
+            ceres,
+            constants,
+            rounds=options.rounds,
+            complete_tracks=options.complete_tracks,
+            keep_completed=options.write_completed == "model",
+            progress=progress,
+        )
+    elif options.strategy == "geometric":
+        with progress.phase("adjust"):
+            adjust_geometrically(model, FIRST_SCALES, adjustment, ceres, constants)
+    else:
+        _adjust_features(
+            model, images, features, options, interpolation, adjustment, ceres, constants, progress
+        )
+    with progress.phase("write"):
+        model.update_point_3d_errors()
+        with writing_model(output_path) as folder:
+            model.write_binary(str(folder))
+        if normals_path is not None and surfaces is not None:
+            write_point_normals(normals_path, model, surfaces.point_ids, surfaces.normals)
+    return Adjustment(
+        num_images=model.num_reg_images(),
+        num_points=model.num_points3D(),
+        num_observations=int(model.compute_num_observations()),
+        residual_before=_median_residual(before),
+        residual_after=_median_residual(model),
+        surfaces=surfaces,
+        poses=_pose_changes(before, model),
+        focal_changes={
+            camera_id: float(camera.mean_focal_length() / before.cameras[camera_id].mean_focal_length() - 1)
+            for camera_id, camera in sorted(model.cameras.items())
+        },
+        phases=progress.phases,
+    )
+
+
+def _adjust_features(
+    model: pycolmap.Reconstruction,
+    images: Sequence[ImageFile],
+    features: DenseFeaturesOptions,
+    options: FeaturemetricBundleAdjustmentOptions,
+    interpolation: InterpolationOptions,
+    adjustment: BundleAdjustmentOptions,
+    ceres: BundleAdjustmentCeresOptions,
+    constants: Constants,
+    progress: Progress,
+) -> None:
+    """Adjust by features at the points' projections, against a reference for each point."""
+    observations = read_observations(model, adjustment.min_track_length)
+    projected = project(model, observations)
+    by_image = [observations.by_image.get(image_id, _NONE) for image_id in sorted(model.reg_image_ids())]
+    extraction = Extraction(images, [projected[members] for members in by_image], features)
+    row_of = np.empty(len(projected), np.int64)
+    row_of[np.concatenate(by_image)] = np.arange(len(projected))
+    levels = []
+    for patches, _ in extraction.patches(progress):
+        with progress.phase("references", len(observations.point_ids)) as update:
+            references = compute_references(
+                observations,
+                projected,
+                patches,
+                interpolation,
+                rows=row_of,
+                num_threads=ceres.num_threads,
+                poll=update,
+            )
+        of_observations = Patches(patches.data[row_of], patches.corners[row_of], patches.scales[row_of])
+        levels.append((of_observations, references))
+    with progress.phase("adjust", ceres.max_num_iterations) as update:
+        adjust_bundle(
+            model,
+            observations,
+            levels,
+            options,
+            interpolation,
+            adjustment,
+            ceres,
+            constants=constants,
+            poll=lambda iteration, cost: update(iteration),
+        )
+
+
+def _image_files(model: pycolmap.Reconstruction, image_path: Path) -> list[ImageFile]:
+    """The registered images, by ascending id."""
+    if not image_path.is_dir():
+        raise UserError(f"there is no folder {image_path}: check --image_path")
+    files = []
+    for image_id in sorted(model.reg_image_ids()):
+        image = model.images[image_id]
+        file = image_path / image.name
+        if not file.is_file():
+            raise UserError(f"{file}: no such image, but the model has it; check --image_path")
+        files.append(ImageFile(image.name, file, (image.camera.width, image.camera.height)))
+    return files
+
+
+def _median_residual(model: pycolmap.Reconstruction) -> float:
+    model.update_point_3d_errors()
+    errors = np.array([point.error for point in model.points3D.values()])
+    return float(np.median(errors[errors >= 0])) if (errors >= 0).any() else float("nan")
+
+
+def _pose_changes(before: pycolmap.Reconstruction, after: pycolmap.Reconstruction) -> list[PoseChange]:
+    ids = sorted(after.reg_image_ids())
+    if len(ids) >= 3:
+        to_after = pycolmap.align_reconstructions_via_proj_centers(before, after, 1e9)
+        if to_after is not None:
+            before.transform(to_after)
+    old = [before.images[image_id].cam_from_world() for image_id in ids]
+    new = [after.images[image_id].cam_from_world() for image_id in ids]
+    both = list(zip(new, old, strict=True))
+    rotation = np.array([np.degrees((a * b.inverse()).rotation.angle()) for a, b in both])
+    centre = np.array([_centre(a) - _centre(b) for a, b in both])
+    moved = np.linalg.norm(centre, axis=1)
+    jumped = (moved > _JUMP * max(float(np.median(moved)), 1e-12)) | (
+        rotation > _JUMP * max(float(np.median(rotation)), 1e-9)
+    )
+    names = [after.images[image_id].name for image_id in ids]
+    return [
+        PoseChange(name, float(r), float(c), bool(j))
+        for name, r, c, j in zip(names, rotation, moved, jumped, strict=True)
+    ]
+
+
+def _centre(cam_from_world: pycolmap.Rigid3d) -> npt.NDArray[np.float64]:
+    return np.asarray(cam_from_world.inverse().translation)

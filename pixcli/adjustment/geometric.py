@@ -1,0 +1,81 @@
+"""COLMAP's own bundle adjustment, with a robust loss that is tightened in steps."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import pycolmap
+from numpy.typing import NDArray
+
+from pixcli.adjustment.problem import Constants
+from pixcli.errors import UserError
+from pixcli.options.bundle_adjustment import BundleAdjustmentCeresOptions, BundleAdjustmentOptions
+
+FIRST_SCALES = (1.0, 0.25)
+"""Pixels: scales of the Cauchy loss that a model mapped without a robust loss starts with. The first is wide
+enough to bring back an image whose pose is off."""
+
+
+def adjust_geometrically(
+    model: pycolmap.Reconstruction,
+    scales: Sequence[float],
+    options: BundleAdjustmentOptions,
+    ceres: BundleAdjustmentCeresOptions,
+    constants: Constants | None = None,
+) -> int:
+    """Adjust a model in place with Cauchy losses of these scales (pixels), one after the other.
+
+    Returns the number of iterations. Two cameras fix the gauge, unless poses are constant.
+    """
+    constants = constants or Constants()
+    adjustment = pycolmap.BundleAdjustmentOptions()
+    for name in (
+        "refine_focal_length",
+        "refine_principal_point",
+        "refine_extra_params",
+        "refine_rig_from_world",
+        "refine_sensor_from_rig",
+        "refine_points3D",
+        "min_track_length",
+    ):
+        setattr(adjustment, name, getattr(options, name))
+    adjustment.print_summary = False
+    adjustment.ceres.loss_function_type = pycolmap.LossFunctionType.CAUCHY
+    solver = adjustment.ceres.solver_options
+    for name in (
+        "max_num_iterations",
+        "function_tolerance",
+        "gradient_tolerance",
+        "parameter_tolerance",
+        "num_threads",
+    ):
+        setattr(solver, name, getattr(ceres, name))
+    config = pycolmap.BundleAdjustmentConfig()
+    for image_id in model.reg_image_ids():
+        config.add_image(image_id)
+    for image_id in sorted(constants.images):
+        config.set_constant_rig_from_world_pose(model.images[image_id].frame_id)
+    for camera_id in sorted(constants.cameras):
+        config.set_constant_cam_intrinsics(camera_id)
+    for rig_id in sorted(constants.rigs):
+        for sensor_id in model.rigs[rig_id].non_ref_sensors:
+            config.set_constant_sensor_from_rig_pose(sensor_id)
+    for point_id in sorted(constants.points):
+        config.add_constant_point(point_id)
+    if not constants.images:
+        config.fix_gauge(pycolmap.BundleAdjustmentGauge.TWO_CAMS_FROM_WORLD)
+    iterations = 0
+    for scale in scales:
+        adjustment.ceres.loss_function_scale = scale
+        summary = pycolmap.create_default_ceres_bundle_adjuster(adjustment, config, model).solve()
+        if summary.termination_type == pycolmap.BundleAdjustmentTerminationType.FAILURE:
+            raise UserError("bundle adjustment failed: the model is degenerate, or a camera's projection is")
+        iterations += int(getattr(summary, "num_iterations", 0))
+    return iterations
+
+
+def scales_down_to(residuals: NDArray[np.float64]) -> list[float]:
+    """Scales of a robust loss from the widest to one as tight as the residuals (pixels, at least .02)."""
+    first = FIRST_SCALES[-1]
+    last = float(np.clip(np.median(residuals), 0.02, first)) if residuals.size else first
+    steps = max(int(np.ceil(np.log(first / last) / np.log(2.5))), 1)
+    return [float(scale) for scale in np.geomspace(first, last, steps + 1)]

@@ -1,0 +1,263 @@
+"""The surface strategy: surfaces measured at fixed poses, then COLMAP's own adjustment, round by round."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pycolmap
+from numpy.typing import NDArray
+
+from pixcli.adjustment.completion import (
+    COMPLETION_LIMITS,
+    COMPLETION_SUPPORT,
+    ImagePose,
+    find_candidates,
+)
+from pixcli.adjustment.geometric import FIRST_SCALES, adjust_geometrically, scales_down_to
+from pixcli.adjustment.linearisation import Views, linearise
+from pixcli.adjustment.observations import Observations, project, read_observations
+from pixcli.adjustment.planes import (
+    Surfaces,
+    choose_references,
+    normals_of,
+    planes_from_normals,
+    points_of,
+)
+from pixcli.adjustment.problem import Constants
+from pixcli.adjustment.surface import Shifts, SurfaceLimits, align_surfaces, measure_surfaces
+from pixcli.alignment.result import Status
+from pixcli.features.streaming import ImageFile
+from pixcli.options import DenseFeaturesOptions
+from pixcli.options.bundle_adjustment import BundleAdjustmentCeresOptions, BundleAdjustmentOptions
+from pixcli.progress import Progress
+
+SHIFT_SUPPORTS = ((5, 1.0), (8, 1.0), (14, 1.0))
+# See SurfaceLimits; cameras feel the bias of wide supports more than pairs of views do.
+_EXTENT_DEVIATION = 0.6
+_GATE = 2.0  # pixels; observations further from their point take no part in its surface
+_SETTLED = 0.002  # pixels; a round that moves projections by less (in the median) is the last
+
+Float64 = NDArray[np.float64]
+Bool = NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class SurfaceRound:
+    """What one round measured, and what the adjustment made of it."""
+
+    points: int
+    surfaces: int
+    """Points whose depth and normal were refined."""
+    observations: int
+    statuses: dict[str, int]
+    """How many observations were measured (moved, root) or kept their old place, and why."""
+    completed: int
+    """Observations that were added for the adjustment in images where no detector found the point."""
+    residual_before: float
+    """Median reprojection error of the accepted observations before the adjustment, in pixels."""
+    residual_after: float
+    moved: float
+    """Median change of the projections that the adjustment made, in pixels."""
+
+
+@dataclass(frozen=True)
+class SurfaceAdjustment:
+    """What all rounds did."""
+
+    rounds: list[SurfaceRound]
+    point_ids: NDArray[np.int64]
+    normals: Float64
+    """(p, 3) unit normals of the points whose surface was refined, towards the camera; NaN elsewhere."""
+
+
+@dataclass(frozen=True)
+class _Measured:
+    """The surfaces of a model and what its images show of them."""
+
+    surfaces: Surfaces
+    planes: Float64
+    points: Float64
+    accepted: Bool
+    shifts: Shifts
+    normals: Float64
+
+
+def adjust_by_surfaces(
+    model: pycolmap.Reconstruction,
+    images: Sequence[ImageFile],
+    features: DenseFeaturesOptions,
+    options: BundleAdjustmentOptions,
+    ceres: BundleAdjustmentCeresOptions,
+    constants: Constants,
+    *,
+    rounds: int,
+    complete_tracks: bool,
+    keep_completed: bool,
+    progress: Progress,
+) -> SurfaceAdjustment:
+    """Refine a model in place: its cameras, poses and points, and the 2D points of its observations.
+
+    Args:
+        images: the registered images, by ascending id.
+        complete_tracks: in the last round, measure points also in images that have no observation of them.
+        keep_completed: leave these observations in the model, as additional 2D points.
+    """
+    with progress.phase("adjust"):
+        adjust_geometrically(model, FIRST_SCALES, options, ceres, constants)
+    done: list[SurfaceRound] = []
+    normals: Float64 | None = None
+    for k in range(rounds):
+        observations = read_observations(model, options.min_track_length)
+        measured = _measure(model, observations, normals, images, features, k == 0, progress)
+        normals = measured.normals
+        last = k + 1 == rounds or (bool(done) and done[-1].moved < _SETTLED)
+        added = []
+        if complete_tracks and last:
+            added = _complete(model, observations, measured, images, features, progress)
+        before = project(model, observations)
+        residual_before = _residuals(model, observations)[measured.accepted]
+        with progress.phase("adjust"):
+            adjust_geometrically(model, scales_down_to(residual_before), options, ceres, constants)
+        if not keep_completed:
+            _take_back(model, added)
+        residual_after = _residuals(model, observations)[measured.accepted]
+        counts = np.bincount(_told(measured), minlength=len(Status))
+        done.append(
+            SurfaceRound(
+                points=len(measured.points),
+                surfaces=int(np.isfinite(normals[:, 0]).sum()),
+                observations=len(observations.image_ids),
+                statuses={status.label: int(counts[status]) for status in Status if counts[status]},
+                completed=len(added),
+                residual_before=_median(residual_before),
+                residual_after=_median(residual_after),
+                moved=_median(np.linalg.norm(project(model, observations) - before, axis=1)),
+            )
+        )
+        if last:
+            break
+    return SurfaceAdjustment(done, observations.point_ids, measured.normals)
+
+
+def _measure(
+    model: pycolmap.Reconstruction,
+    observations: Observations,
+    normals: Float64 | None,
+    images: Sequence[ImageFile],
+    features: DenseFeaturesOptions,
+    first: bool,
+    progress: Progress,
+) -> _Measured:
+    """Measure all observations and put into the model what is accepted."""
+    surfaces, points = _surfaces(model, observations, images)
+    seen = np.stack([surfaces.views["x"], surfaces.views["y"]], 1)
+    residual = np.linalg.norm(seen - observations.xy, axis=1)
+    # Detectors that scatter by pixels are off by as much before the first round.
+    gate = max(_GATE, 4 * float(np.nanmedian(residual)) + 1) if first else _GATE
+    limits = SurfaceLimits(max_shift=max(3.0, gate), extent_deviation=_EXTENT_DEVIATION)
+    planes = np.zeros((len(points), 3)) if normals is None else planes_from_normals(surfaces, normals)
+    fits, shifts = align_surfaces(
+        surfaces, planes, residual < gate, SHIFT_SUPPORTS, limits, images, features, progress
+    )
+    # A point counts if its reference and at least one more view agree.
+    accepted = shifts.accepted & fits.accepted[surfaces.point]
+    accepted &= np.bincount(surfaces.point[accepted], minlength=len(points))[surfaces.point] >= 2
+    for image_id, members in observations.by_image.items():
+        points2D = model.images[image_id].points2D
+        for row in members[accepted[members]].tolist():
+            points2D[int(observations.keypoints[row])].xy = shifts.xy[row]
+    refined = points_of(surfaces, points, fits.planes)
+    for row in np.flatnonzero(fits.accepted).tolist():
+        model.points3D[int(observations.point_ids[row])].xyz = refined[row]
+    normals = np.where(fits.accepted[:, None], normals_of(surfaces, fits.planes), np.nan)
+    return _Measured(surfaces, fits.planes, points, accepted, shifts, normals)
+
+
+def _complete(
+    model: pycolmap.Reconstruction,
+    observations: Observations,
+    measured: _Measured,
+    images: Sequence[ImageFile],
+    features: DenseFeaturesOptions,
+    progress: Progress,
+) -> list[tuple[int, int]]:
+    """Add observations in images that lack them to the model; the image id and row of each 2D point."""
+    image_ids = sorted(model.reg_image_ids())
+    poses = []
+    for image_id in image_ids:
+        image = model.images[image_id]
+        pose = image.cam_from_world().matrix()
+        poses.append(ImagePose(image.camera, pose[:, :3], pose[:, 3]))
+    candidates = find_candidates(
+        measured.surfaces, measured.planes, measured.points, measured.accepted, poses
+    )
+    shifts = measure_surfaces(
+        candidates, measured.planes, [COMPLETION_SUPPORT], COMPLETION_LIMITS, images, features, progress
+    )
+    added = []
+    for row in np.flatnonzero(shifts.status == Status.MOVED).tolist():
+        image = model.images[image_ids[int(candidates.image[candidates.pair_view[row]])]]
+        point_id = int(observations.point_ids[candidates.point[row]])
+        place = image.num_points2D()
+        image.points2D.append(pycolmap.Point2D(shifts.xy[row]))
+        model.add_observation(point_id, pycolmap.TrackElement(image.image_id, place))
+        added.append((image.image_id, place))
+    return added
+
+
+def _take_back(model: pycolmap.Reconstruction, added: Sequence[tuple[int, int]]) -> None:
+    """Remove the last 2D points of images again, with their observations."""
+    for image_id, place in reversed(added):
+        model.delete_observation(image_id, place)
+        del model.images[image_id].points2D[place]
+
+
+def _surfaces(
+    model: pycolmap.Reconstruction, observations: Observations, images: Sequence[ImageFile]
+) -> tuple[Surfaces, Float64]:
+    """All observations as views of their points, and the points (p, 3)."""
+    points = np.array([model.points3D[point_id].xyz for point_id in observations.point_ids.tolist()])
+    index = {image_id: k for k, image_id in enumerate(sorted(model.reg_image_ids()))}
+    by_image = sorted(observations.by_image.items())
+    parts: list[Views] = []
+    for image_id, members in by_image:
+        image = model.images[image_id]
+        pose = image.cam_from_world().matrix()
+        of_members = points[observations.point_index[members]]
+        parts.append(linearise(image.camera, pose[:, :3], pose[:, 3], of_members))
+    ordered = np.concatenate(parts)
+    views = np.empty_like(ordered)
+    views[np.concatenate([members for _, members in by_image])] = ordered
+    image_of = np.array([index[image_id] for image_id in observations.image_ids.tolist()], np.int32)
+    return (
+        Surfaces(
+            views,
+            image_of,
+            np.array([image.size for image in images], np.float64),
+            choose_references(views, observations.ptr),
+            observations.ptr,
+            np.arange(len(views), dtype=np.int32),
+        ),
+        points,
+    )
+
+
+def _told(measured: _Measured) -> NDArray[np.uint8]:
+    """What a report says of each observation."""
+    status = measured.shifts.status.copy()
+    status[measured.shifts.accepted & ~measured.accepted] = Status.UNMATCHED  # no other view agreed
+    return status
+
+
+def _residuals(model: pycolmap.Reconstruction, observations: Observations) -> Float64:
+    """(n,) reprojection errors of the model's 2D points, in pixels."""
+    xy = np.empty_like(observations.xy)
+    for image_id, members in observations.by_image.items():
+        points2D = model.images[image_id].points2D
+        xy[members] = [points2D[row].xy for row in observations.keypoints[members].tolist()]
+    return np.asarray(np.linalg.norm(project(model, observations) - xy, axis=1))
+
+
+def _median(values: Float64) -> float:
+    finite = values[np.isfinite(values)]
+    return float(np.median(finite)) if finite.size else float("nan")
