@@ -14,8 +14,8 @@ from scipy.ndimage import gaussian_filter
 
 from pixcli import _core
 
-RADIUS, WINDOW, SIDE, TRACKS, PER_TRACK = 7, 0.5, 40, 1500, 3
-ITERATIONS, REPEATS = 6, 7
+RADIUS, WINDOW, SIDE, TRACKS, PER_TRACK = 7, 0.5, 40, 400, 3
+ITERATIONS, REPEATS = 6, 25  # short runs, many: others may want the machine too
 Array = NDArray[Any]
 
 
