@@ -1,6 +1,7 @@
 """COLMAP models in and out: folders with cameras, rigs, frames, images and points."""
 
 import os
+import struct
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -31,6 +32,8 @@ def read_model(path: Path) -> pycolmap.Reconstruction:
     missing = [name for name in needed if not (path / name).is_file()]
     if missing:
         raise UserError(f"{path} is no complete COLMAP model: {', '.join(missing)} is missing")
+    if kind == "bin" and not _is_whole(path / "points3D.bin"):
+        raise UserError(f"{path} is damaged: points3D.bin is truncated; copy it again, or map again")
     model = pycolmap.Reconstruction()
     try:
         (model.read_binary if kind == "bin" else model.read_text)(str(path))
@@ -114,6 +117,25 @@ def write_point_normals(
     lines += [f"property uchar {name}" for name in ("red", "green", "blue")]
     with replacing(path) as temporary:
         temporary.write_bytes("\n".join([*lines, "end_header", ""]).encode() + vertices.tobytes())
+
+
+def _is_whole(points: Path) -> bool:
+    """Whether a points3D.bin ends where its last point does.
+
+    Of a truncated file COLMAP's reader takes garbage for the length of a track, and minutes to allocate it. A
+    point is an id, position, colour and error in 43 bytes, then a count of 8-byte track elements.
+    """
+    data = points.read_bytes()
+    if len(data) < 8:
+        return False
+    (count,) = struct.unpack_from("<Q", data)
+    end = 8
+    for _ in range(count):
+        if end + 51 > len(data):
+            return False
+        (length,) = struct.unpack_from("<Q", data, end + 43)
+        end += 51 + 8 * length
+    return end == len(data)
 
 
 def _check(model: pycolmap.Reconstruction, path: Path) -> None:
