@@ -30,7 +30,7 @@ class BundleAdjustmentCeresOptions(OptionGroup):
     max_num_iterations: int = option(50, "Iterations of the solver.", minimum=1)
     max_linear_solver_iterations: int = option(200, "Iterations of the iterative linear solver.", minimum=1)
     function_tolerance: float = option(
-        1e-3, "Stop at this relative decrease of the cost; 0: never.", minimum=0
+        1e-4, "Stop at this relative decrease of the cost; 0: never.", minimum=0
     )
     gradient_tolerance: float = option(1e-10, "Stop at this largest gradient; 0: never.", minimum=0)
     parameter_tolerance: float = option(

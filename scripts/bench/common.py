@@ -30,12 +30,13 @@ def arguments(description: str | None) -> argparse.ArgumentParser:
 
 
 def folder_from(variable: str) -> Path | None:
-    """The folder that an environment variable names; None, and a loud word, where it is not set."""
-    value = os.environ.get(variable)
-    if value is None:
-        print(f"SKIPPED: set {variable} to the folder (see the docstring of {sys.argv[0]})", file=sys.stderr)
+    """The folder of PIXCLI_DATA or PIXCLI_TOOLS, else data or tools in ../shared; None if there is none."""
+    beside = Path(__file__).parents[3] / "shared" / variable.removeprefix("PIXCLI_").lower()
+    folder = Path(os.environ.get(variable, beside)).resolve()
+    if not folder.is_dir():
+        print(f"SKIPPED: there is no {folder}; set {variable} (see {sys.argv[0]})", file=sys.stderr)
         return None
-    return Path(value).resolve()
+    return folder
 
 
 class Bench:

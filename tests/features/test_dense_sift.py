@@ -88,7 +88,7 @@ def test_the_portable_path_gives_the_same(tmp_path: Path) -> None:
         "print(_core.build_config()['kernels'])"
     )
     result = subprocess.run(
-        [sys.executable, "-c", code, str(tmp_path)],
+        [sys.executable, "-P", "-c", code, str(tmp_path)],  # not from the source tree
         env={**os.environ, "PIXCLI_ISA": "baseline"},
         capture_output=True,
         text=True,

@@ -311,7 +311,7 @@ def test_killed_while_writing(
     output = tmp_path / "refined.db"
     arguments = [str(database_path), "" if in_place else str(output)]
     with subprocess.Popen(
-        [sys.executable, "-c", KILLED.format(statement=statement), *arguments], stdout=subprocess.PIPE
+        [sys.executable, "-P", "-c", KILLED.format(statement=statement), *arguments], stdout=subprocess.PIPE
     ) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == b"now\n"
