@@ -39,8 +39,14 @@ def main(folder: Path) -> None:
     matches = read_match_graph(raw, "inlier")
     before = step("Map the raw keypoints", figures, raw, matches, truth, scene)
     after = step("Map the refined keypoints", figures, refined, matches, truth, scene)
-    rows = [(name, before[name], after[name]) for name in before]
-    print_table("Errors against the exact truth", ("", "raw SIFT", "refined"), rows)
+    mapped, adjusted = refined.with_suffix(""), folder / "adjusted"
+    paths = ["--input_path", mapped, "--output_path", adjusted, "--image_path", scene / "images"]
+    fixed = ["--BundleAdjustment.refine_focal_length", 0, "--BundleAdjustment.refine_extra_params", 0]
+    step("Refine the model", pixcli, "featuremetric_bundle_adjuster", *paths, *fixed)
+    both = after | model_figures(pycolmap.Reconstruction(adjusted), truth, scene)
+    rows = [(name, before[name], after[name], both[name]) for name in before]
+    columns = ("", "raw SIFT", "keypoints refined", "and the model")
+    print_table("Errors against the exact truth", columns, rows)
 
 
 def pixcli(*arguments: object) -> None:
@@ -72,11 +78,19 @@ def figures(
     keypoints = keypoint_errors(truth, moved, scene / "depth")
     keypoints = keypoints[np.isfinite(keypoints)]
     right = keypoints[keypoints < WRONG_MATCH]
-    surface = 1000 * surface_errors(truth, model, scene / "surface.npz")
     return {
         "keypoints, median (px)": f"{np.median(right):.3f}",
         "keypoints, mean (px)": f"{right.mean():.3f}",
         "wrong matches (%)": f"{100 * (keypoints >= WRONG_MATCH).mean():.2f}",
+        **model_figures(model, truth, scene),
+    }
+
+
+def model_figures(
+    model: pycolmap.Reconstruction, truth: pycolmap.Reconstruction, scene: Path
+) -> dict[str, str]:
+    surface = 1000 * surface_errors(truth, model, scene / "surface.npz")
+    return {
         "images registered": f"{model.num_reg_images()} of {len(truth.images)}",
         "camera centres, mean (mm)": f"{1000 * center_errors(truth, model).mean():.3f}",
         "points to surface, median (mm)": f"{np.median(surface):.3f}",
