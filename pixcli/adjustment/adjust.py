@@ -33,6 +33,7 @@ from pixcli.progress import PhaseStats, Progress
 log = logging.getLogger(__name__)
 
 _NONE = np.empty(0, np.int64)
+_WORST_RESIDUAL = 4.0  # pixels; features may move points off their keypoints, but not by what COLMAP filters
 _JUMP = 5.0
 """An image whose pose changed by so many times the median change is named in the report."""
 
@@ -137,8 +138,13 @@ def refine_model(
         _adjust_features(
             model, images, features, options, interpolation, adjustment, ceres, constants, progress
         )
+    residual_before, residual_after = _median_residual(before), _median_residual(model)
+    if not residual_after < max(_WORST_RESIDUAL, residual_before):
+        raise UserError(
+            f"the adjustment has lost the model (reprojection error {residual_before:.2g} before, "
+            f"{residual_after:.2g} pixels after), and nothing was written: try the strategy surface"
+        )
     with progress.phase("write"):
-        model.update_point_3d_errors()
         with writing_model(output_path) as folder:
             model.write_binary(str(folder))
         if normals_path is not None and surfaces is not None:
@@ -147,8 +153,8 @@ def refine_model(
         num_images=model.num_reg_images(),
         num_points=model.num_points3D(),
         num_observations=int(model.compute_num_observations()),
-        residual_before=_median_residual(before),
-        residual_after=_median_residual(model),
+        residual_before=residual_before,
+        residual_after=residual_after,
         surfaces=surfaces,
         poses=_pose_changes(before, model),
         focal_changes={
@@ -175,6 +181,7 @@ def _adjust_features(
     projected = project(model, observations)
     by_image = [observations.by_image.get(image_id, _NONE) for image_id in sorted(model.reg_image_ids())]
     extraction = Extraction(images, [projected[members] for members in by_image], features)
+    extraction.check_distinct(interpolation)
     row_of = np.empty(len(projected), np.int64)
     row_of[np.concatenate(by_image)] = np.arange(len(projected))
     levels = []

@@ -41,8 +41,6 @@ class FeaturemetricAlignment:
         self._graph, self._tracks, self._constant = graph, tracks, constant
         self._interpolation, self._options = interpolation, options
         self._extraction = extraction_for(graph, image_path, features)
-        per_vector = interpolation.l2_normalize and not interpolation.ncc_normalize
-        self._indistinct = self._extraction.num_channels == 1 and (features.l2_normalize or per_vector)
 
     def estimate(self) -> Estimate:
         """Bytes that run() will take. Raises UserError if a new cache does not fit on its disk."""
@@ -55,11 +53,7 @@ class FeaturemetricAlignment:
     def run(self, progress: Progress) -> AlignmentResult:
         """Adjust all keypoints; those outside their image stay where they are and hold no other."""
         _check_nodes(self._interpolation)
-        if self._indistinct:
-            raise UserError(
-                "a single channel of unit length is 1 everywhere: set DenseFeatures.l2_normalize and "
-                "Interpolation.l2_normalize to 0, or DenseFeatures.model to dsift"
-            )
+        self._extraction.check_distinct(self._interpolation)
         graph, tracks = self._graph, self._tracks
         levels = self._extraction.patches(progress)
         valid = graph.inside_image

@@ -10,13 +10,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pixcli.errors import UserError
 from pixcli.features.model import model_identity
 from pixcli.features.patches import Extractor
 from pixcli.features.streaming import Estimate, ImageFile, ImageItems
 from pixcli.features.tiling import halo
 from pixcli.io.database import MatchGraph
 from pixcli.io.patch_store import Contents, Items, LevelLayout, Patches, PatchStore
-from pixcli.options import DenseFeaturesOptions
+from pixcli.options import DenseFeaturesOptions, InterpolationOptions
 from pixcli.progress import Progress
 
 # Options that say how fast features are computed and where they are kept, but do not change their values.
@@ -65,6 +66,15 @@ class Extraction:
     def num_channels(self) -> int:
         """Channels of the features of all levels, at most."""
         return max(output.level.channels for output in self._extractor.outputs)
+
+    def check_distinct(self, interpolation: InterpolationOptions) -> None:
+        """Raises UserError if features look alike everywhere once they are interpolated."""
+        per_vector = interpolation.l2_normalize and not interpolation.ncc_normalize
+        if self.num_channels == 1 and (self._options.l2_normalize or per_vector):
+            raise UserError(
+                "a single channel of unit length is 1 everywhere: set DenseFeatures.l2_normalize and "
+                "Interpolation.l2_normalize to 0, or DenseFeatures.model to dsift"
+            )
 
     def estimate(self) -> Estimate:
         """What patches() will take. Raises UserError if a new cache does not fit on its disk."""

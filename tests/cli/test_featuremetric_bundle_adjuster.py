@@ -174,6 +174,33 @@ def test_an_output_that_holds_a_model_is_refused(
     assert (model / "images.bin").read_bytes() != before["images.bin"]
 
 
+def test_features_that_look_alike_everywhere_are_refused(
+    small_scene, mapped: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    more = ["--FeaturemetricBundleAdjustment.strategy", "feature_reference"]
+    assert run(mapped, tmp_path / "out", small_scene.path / "images", *more) == 1
+    assert "a single channel of unit length is 1 everywhere" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_lost_model_is_not_written(
+    small_scene,
+    mapped: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def lose(model: pycolmap.Reconstruction, *rest: object) -> None:
+        for point in model.points3D.values():
+            point.xyz = point.xyz + np.array([1.0, 0.0, 0.0])
+
+    monkeypatch.setattr("pixcli.adjustment.adjust.adjust_geometrically", lose)
+    more = ["--FeaturemetricBundleAdjustment.strategy", "geometric"]
+    assert run(mapped, tmp_path / "out", small_scene.path / "images", *more) == 1
+    assert "nothing was written" in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
 def test_missing_images_and_points_are_told(
     small_scene, mapped: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
