@@ -1,7 +1,7 @@
 """Refinement of a COLMAP model, from reading it to writing it."""
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,18 +10,14 @@ import numpy as np
 import numpy.typing as npt
 import pycolmap
 
-from pixcli.adjustment.featuremetric import adjust_bundle
+from pixcli.adjustment.feature_rounds import adjust_by_features
 from pixcli.adjustment.geometric import FIRST_SCALES, adjust_geometrically
-from pixcli.adjustment.observations import project, read_observations
 from pixcli.adjustment.problem import Constants
-from pixcli.adjustment.references import compute_references
 from pixcli.adjustment.surface_rounds import SurfaceAdjustment, adjust_by_surfaces
 from pixcli.errors import UserError
-from pixcli.features.extraction import Extraction
 from pixcli.features.streaming import ImageFile
 from pixcli.io.image_list import read_image_list
 from pixcli.io.models import check_model_output, read_model, write_point_normals, writing_model
-from pixcli.io.patch_store import Patches
 from pixcli.options import DenseFeaturesOptions, InterpolationOptions
 from pixcli.options.bundle_adjustment import (
     BundleAdjustmentCeresOptions,
@@ -32,7 +28,6 @@ from pixcli.progress import PhaseStats, Progress
 
 log = logging.getLogger(__name__)
 
-_NONE = np.empty(0, np.int64)
 _WORST_RESIDUAL = 4.0  # pixels; features may move points off their keypoints, but not by what COLMAP filters
 _JUMP = 5.0
 """An image whose pose changed by so many times the median change is named in the report."""
@@ -135,7 +130,7 @@ def refine_model(
         with progress.phase("adjust"):
             adjust_geometrically(model, FIRST_SCALES, adjustment, ceres, constants)
     else:
-        _adjust_features(
+        adjust_by_features(
             model, images, features, options, interpolation, adjustment, ceres, constants, progress
         )
     residual_before, residual_after = _median_residual(before), _median_residual(model)
@@ -163,53 +158,6 @@ def refine_model(
         },
         phases=progress.phases,
     )
-
-
-def _adjust_features(
-    model: pycolmap.Reconstruction,
-    images: Sequence[ImageFile],
-    features: DenseFeaturesOptions,
-    options: FeaturemetricBundleAdjustmentOptions,
-    interpolation: InterpolationOptions,
-    adjustment: BundleAdjustmentOptions,
-    ceres: BundleAdjustmentCeresOptions,
-    constants: Constants,
-    progress: Progress,
-) -> None:
-    """Adjust by features at the points' projections, against a reference for each point."""
-    observations = read_observations(model, adjustment.min_track_length)
-    projected = project(model, observations)
-    by_image = [observations.by_image.get(image_id, _NONE) for image_id in sorted(model.reg_image_ids())]
-    extraction = Extraction(images, [projected[members] for members in by_image], features)
-    extraction.check_distinct(interpolation)
-    row_of = np.empty(len(projected), np.int64)
-    row_of[np.concatenate(by_image)] = np.arange(len(projected))
-    levels = []
-    for patches, _ in extraction.patches(progress):
-        with progress.phase("references", len(observations.point_ids)) as update:
-            references = compute_references(
-                observations,
-                projected,
-                patches,
-                interpolation,
-                rows=row_of,
-                num_threads=ceres.num_threads,
-                poll=update,
-            )
-        of_observations = Patches(patches.data[row_of], patches.corners[row_of], patches.scales[row_of])
-        levels.append((of_observations, references))
-    with progress.phase("adjust", ceres.max_num_iterations) as update:
-        adjust_bundle(
-            model,
-            observations,
-            levels,
-            options,
-            interpolation,
-            adjustment,
-            ceres,
-            constants=constants,
-            poll=lambda iteration, cost: update(iteration),
-        )
 
 
 def _image_files(model: pycolmap.Reconstruction, image_path: Path) -> list[ImageFile]:
