@@ -143,7 +143,7 @@ def refine_model(
         with writing_model(output_path) as folder:
             model.write_binary(str(folder))
         if normals_path is not None and surfaces is not None:
-            write_point_normals(normals_path, model, surfaces.point_ids, surfaces.normals)
+            write_point_normals(normals_path, model, surfaces.observations.point_ids, surfaces.normals)
     return Adjustment(
         num_images=model.num_reg_images(),
         num_points=model.num_points3D(),

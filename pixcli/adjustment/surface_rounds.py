@@ -1,7 +1,7 @@
 """The surface strategy: surfaces measured at fixed poses, then COLMAP's own adjustment, round by round."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pycolmap
@@ -62,10 +62,18 @@ class SurfaceRound:
 
 @dataclass(frozen=True)
 class SurfaceAdjustment:
-    """What all rounds did."""
+    """What all rounds did, and what the last one measured at p points."""
 
     rounds: list[SurfaceRound]
-    point_ids: NDArray[np.int64]
+    observations: Observations
+    """All n that took part, those of completion aside; xy is where the written model has them."""
+    accepted: Bool
+    """(n,) measured, or a point's reference; the others kept their old place."""
+    covariance: Float64
+    """(n, 3) xx, xy, yy of the measured places against their references, in pixels squared; NaN where nothing
+    was measured, and of references, which define their points."""
+    reference: NDArray[np.int32]
+    """(p,) row of the observation that each point was compared with."""
     normals: Float64
     """(p, 3) unit normals of the points whose surface was refined, towards the camera; NaN elsewhere."""
 
@@ -136,7 +144,15 @@ def adjust_by_surfaces(
         )
         if last:
             break
-    return SurfaceAdjustment(done, observations.point_ids, measured.normals)
+    accepted, shifts = measured.accepted, measured.shifts
+    return SurfaceAdjustment(
+        rounds=done,
+        observations=replace(observations, xy=np.where(accepted[:, None], shifts.xy, observations.xy)),
+        accepted=accepted,
+        covariance=np.where(accepted[:, None], shifts.covariance, np.nan),
+        reference=measured.surfaces.reference,
+        normals=measured.normals,
+    )
 
 
 def _measure(
