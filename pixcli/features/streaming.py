@@ -69,9 +69,7 @@ class ImageItems:
 
     def fill(self, progress: Progress) -> PatchStore:
         """The complete store: what a cache has of it, and the rest made now."""
-        store = open_store(
-            self.cache, self.contents, self._hash_of, overwrite=self.options.overwrite_cache
-        )
+        store = open_store(self.cache, self.contents, self._hash_of, overwrite=self.options.overwrite_cache)
         try:
             missing = store.missing
             with progress.phase("features", len(missing)) as update:
