@@ -11,6 +11,7 @@ from pixcli.options.dense_features import DenseFeaturesOptions
 from pixcli.options.fields import Field, OptionGroup, fields
 from pixcli.options.interpolation import InterpolationOptions
 from pixcli.options.keypoint_adjustment import KeypointAdjustmentOptions
+from pixcli.options.localization import AbsolutePoseOptions, LocalizationOptions
 from pixcli.options.project import CommonOptions, PathOptions
 from pixcli.options.synthetic import SyntheticOptions
 
@@ -23,6 +24,8 @@ GROUPS: tuple[type[OptionGroup], ...] = (
     FeaturemetricBundleAdjustmentOptions,
     BundleAdjustmentOptions,
     BundleAdjustmentCeresOptions,
+    LocalizationOptions,
+    AbsolutePoseOptions,
     SyntheticOptions,
 )
 """All groups, in the order of ini files and documentation."""
@@ -36,6 +39,7 @@ def all_fields() -> dict[str, Field]:
 
 __all__ = [
     "GROUPS",
+    "AbsolutePoseOptions",
     "BundleAdjustmentCeresOptions",
     "BundleAdjustmentOptions",
     "CommonOptions",
@@ -43,6 +47,7 @@ __all__ = [
     "FeaturemetricBundleAdjustmentOptions",
     "InterpolationOptions",
     "KeypointAdjustmentOptions",
+    "LocalizationOptions",
     "PathOptions",
     "SyntheticOptions",
     "all_fields",
