@@ -58,6 +58,16 @@ def adjust_by_features(
     extraction, rows = extraction_around(model, images, observations, projected, features)
     extraction.check_distinct(interpolation)
     chosen = _chosen_levels(options, extraction.num_levels)
+    count = len(observations.image_ids)
+    log.info(
+        "%d observations with patches of %d bytes each, adjusted %d times by at most %d iterations",
+        *(
+            count,
+            extraction.num_bytes // max(count, 1),
+            options.repeats * len(chosen),
+            ceres.max_num_iterations,
+        ),
+    )
     extraction.estimate().announce("--preset low_memory")
     levels = [patches for patches, _ in extraction.patches(progress)]
     summaries = []

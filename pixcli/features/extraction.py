@@ -74,6 +74,11 @@ class Extraction:
         """Channels of the features of all levels, at most."""
         return max(output.level.channels for output in self._extractor.outputs)
 
+    @property
+    def num_bytes(self) -> int:
+        """Bytes of the patches of all levels."""
+        return self._patch_contents.num_bytes
+
     def check_distinct(self, interpolation: InterpolationOptions) -> None:
         """Raises UserError if features look alike everywhere once they are interpolated."""
         per_vector = interpolation.l2_normalize and not interpolation.ncc_normalize

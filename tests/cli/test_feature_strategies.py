@@ -192,3 +192,40 @@ def test_levels_are_used_as_they_are_asked_for(
 def test_a_single_channel_is_refused_with_the_remedy(refine, capsys: pytest.CaptureFixture[str]) -> None:
     assert refine(f"{GROUP}.strategy", "feature_reference") == 1
     assert "set --DenseFeatures.model dsift, or --Interpolation.l2_normalize 0" in capsys.readouterr().err
+
+
+def test_what_memory_it_takes_is_told_before(
+    refine, mapped: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = (*DSIFT, f"{GROUP}.strategy", "feature_reference", f"{GROUP}.repeats", 2)
+    assert refine(*options, "--DenseFeatures.patch_size", 8) == 0
+    log = capsys.readouterr().err
+    count = pycolmap.Reconstruction(mapped).compute_num_observations()
+    (line,) = (line for line in log.splitlines() if "observations with patches" in line)
+    assert f"{count} observations with patches of" in line
+    assert line.endswith("adjusted 2 times by at most 50 iterations")
+    # 8 x 8 half floats of 128 channels, and where they lie.
+    assert 8 * 8 * 128 * 2 <= int(line.split(" bytes each")[0].split()[-1]) < 8 * 8 * 128 * 2 + 64
+    assert log.index(line) < log.index("expecting to use")
+
+
+def test_the_preset_for_little_memory_refines_poses_and_intrinsics(
+    small_scene, mapped: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    paths = {"input_path": mapped, "output_path": tmp_path / "out", "image_path": small_scene.path / "images"}
+    command = ["featuremetric_bundle_adjuster", *(str(w) for n, p in paths.items() for w in (f"--{n}", p))]
+    assert main([*command, "--preset", "low_memory"]) == 1
+    assert (
+        "DenseFeatures.use_cache is set: name the file by DenseFeatures.cache_path" in capsys.readouterr().err
+    )
+    assert (
+        main([*command, "--preset", "low_memory", "--DenseFeatures.cache_path", str(tmp_path / "c.h5")]) == 0
+    )
+    before, after = pycolmap.Reconstruction(mapped), pycolmap.Reconstruction(tmp_path / "out")
+    for camera_id, camera in after.cameras.items():
+        assert (camera.params != before.cameras[camera_id].params).any()
+    moved = [
+        np.abs(image.cam_from_world().matrix() - before.images[k].cam_from_world().matrix()).max()
+        for k, image in after.images.items()
+    ]
+    assert sum(move > 1e-6 for move in moved) == len(moved) - 1  # one holds the gauge
