@@ -6,6 +6,7 @@ import numpy as np
 import pycolmap
 from numpy.typing import NDArray
 
+from pixcli.adjustment.priors import add_position_priors
 from pixcli.adjustment.problem import Constants
 from pixcli.adjustment.solver import solve_problem
 from pixcli.options.bundle_adjustment import BundleAdjustmentCeresOptions, BundleAdjustmentOptions
@@ -52,13 +53,17 @@ def adjust_geometrically(
             config.set_constant_sensor_from_rig_pose(sensor_id)
     for point_id in sorted(constants.points):
         config.add_constant_point(point_id)
-    if not constants.images:
+    if not constants.fix_gauge:
         config.fix_gauge(pycolmap.BundleAdjustmentGauge.TWO_CAMS_FROM_WORLD)
     iterations = 0
+    kept: list[object] = []  # what Ceres only borrows
     for scale in scales:
         adjustment.ceres.loss_function_scale = scale
         adjuster = pycolmap.create_default_ceres_bundle_adjuster(adjustment, config, model)
         # COLMAP's cameras, costs and gauge; but its own solve() is deaf to Ctrl-C until it has ended.
+        if constants.priors is not None:
+            poses = {i: model.images[i].frame.rig_from_world.params for i in sorted(model.reg_image_ids())}
+            kept += add_position_priors(adjuster.problem, constants.priors, poses, scale)
         iterations += solve_problem(adjuster.problem, model.num_reg_images(), ceres).iterations
     return iterations
 
