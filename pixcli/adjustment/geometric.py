@@ -6,9 +6,9 @@ import numpy as np
 import pycolmap
 from numpy.typing import NDArray
 
-from pixcli.adjustment.priors import add_position_priors
-from pixcli.adjustment.problem import Constants
-from pixcli.adjustment.solver import solve_problem
+from pixcli.adjustment.observations import read_observations
+from pixcli.adjustment.problem import BundleProblem, Constants
+from pixcli.adjustment.solver import Loss, solve_problem
 from pixcli.options.bundle_adjustment import BundleAdjustmentCeresOptions, BundleAdjustmentOptions
 
 FIRST_SCALES = (1.0, 0.25)
@@ -28,6 +28,8 @@ def adjust_geometrically(
     Returns the number of iterations. Two cameras fix the gauge, unless poses are constant.
     """
     constants = constants or Constants()
+    if constants.priors is not None:
+        return _adjust_with_priors(model, scales, options, ceres, constants)
     adjustment = pycolmap.BundleAdjustmentOptions()
     for name in (
         "refine_focal_length",
@@ -53,18 +55,33 @@ def adjust_geometrically(
             config.set_constant_sensor_from_rig_pose(sensor_id)
     for point_id in sorted(constants.points):
         config.add_constant_point(point_id)
-    if not constants.fix_gauge:
+    if not constants.images:
         config.fix_gauge(pycolmap.BundleAdjustmentGauge.TWO_CAMS_FROM_WORLD)
     iterations = 0
-    kept: list[object] = []  # what Ceres only borrows
     for scale in scales:
         adjustment.ceres.loss_function_scale = scale
         adjuster = pycolmap.create_default_ceres_bundle_adjuster(adjustment, config, model)
         # COLMAP's cameras, costs and gauge; but its own solve() is deaf to Ctrl-C until it has ended.
-        if constants.priors is not None:
-            poses = {i: model.images[i].frame.rig_from_world.params for i in sorted(model.reg_image_ids())}
-            kept += add_position_priors(adjuster.problem, constants.priors, poses, scale)
         iterations += solve_problem(adjuster.problem, model.num_reg_images(), ceres).iterations
+    return iterations
+
+
+def _adjust_with_priors(
+    model: pycolmap.Reconstruction,
+    scales: Sequence[float],
+    options: BundleAdjustmentOptions,
+    ceres: BundleAdjustmentCeresOptions,
+    constants: Constants,
+) -> int:
+    """The same costs in a problem of our own: COLMAP's takes none from outside."""
+    observations = read_observations(model, options.min_track_length)
+    iterations = 0
+    for scale in scales:
+        problem = BundleProblem(model, observations, options, constants)
+        problem.add_reprojections(observations.xy, Loss("cauchy", scale))
+        problem.add_priors(scale)
+        iterations += problem.solve(ceres).iterations
+        problem.update(model)
     return iterations
 
 

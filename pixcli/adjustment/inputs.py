@@ -89,24 +89,28 @@ def check_observations(model: pycolmap.Reconstruction, min_track_length: int) ->
 def set_aside(model: pycolmap.Reconstruction, image_ids: Collection[int]) -> Iterator[None]:
     """Take the observations of images away while the block runs: they take no part, and stay.
 
+    So do observations that are, or would be, the only ones of their points; COLMAP's adjuster refuses these.
     The block must not change which observations points have, except for those it takes back.
     """
     of_images = set(image_ids)
-    tracks, observations = {}, []
-    for image_id in sorted(of_images):
-        image = model.images[image_id]
-        for row, point in enumerate(image.points2D):
-            if point.has_point3D():
-                observations.append((image, row, point.point3D_id))
-                tracks[point.point3D_id] = pycolmap.Track(model.points3D[point.point3D_id].track.elements)
-                image.reset_point3D_for_point2D(row)
-    for point_id, track in tracks.items():
-        kept = [element for element in track.elements if element.image_id not in of_images]
-        model.points3D[point_id].track = pycolmap.Track(kept)
+    tracks = {}
+    for point_id, point in model.points3D.items():
+        elements = point.track.elements
+        kept = [element for element in elements if element.image_id not in of_images]
+        if len(kept) < max(len(elements), 2):
+            tracks[point_id] = pycolmap.Track(elements)
+            kept = kept if len(kept) >= 2 else []
+            remaining = {(element.image_id, element.point2D_idx) for element in kept}
+            for element in tracks[point_id].elements:
+                if (element.image_id, element.point2D_idx) not in remaining:
+                    model.images[element.image_id].reset_point3D_for_point2D(element.point2D_idx)
+            point.track = pycolmap.Track(kept)
     try:
         yield
     finally:
-        for image, row, point_id in observations:
-            image.set_point3D_for_point2D(row, point_id)
         for point_id, track in tracks.items():
+            for element in track.elements:
+                image = model.images[element.image_id]
+                if not image.points2D[element.point2D_idx].has_point3D():
+                    image.set_point3D_for_point2D(element.point2D_idx, point_id)
             model.points3D[point_id].track = track

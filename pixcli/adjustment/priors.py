@@ -82,15 +82,18 @@ def align_to_priors(model: pycolmap.Reconstruction, priors: PositionPriors) -> N
     Raises:
         UserError: no such similarity fits.
     """
-    deviations = [np.sqrt(np.linalg.eigvalsh(covariance)[-1]) for covariance in priors.covariances.values()]
-    ransac = pycolmap.RANSACOptions()
-    ransac.max_error = _WITHIN_95_PERCENT * float(np.mean(deviations))
-    ransac.random_seed = 0
-    names = [model.images[image_id].name for image_id in priors.positions]
     locations = np.array(list(priors.positions.values()))
     # Seen from the origin of geographic coordinates, differences would drown in the digits.
     centre = locations.mean(0)
-    world_from_model = pycolmap.align_reconstruction_to_locations(model, names, locations - centre, 3, ransac)
+    locations -= centre
+    deviations = [np.sqrt(np.linalg.eigvalsh(covariance)[-1]) for covariance in priors.covariances.values()]
+    ransac = pycolmap.RANSACOptions()
+    # Models bend by about a hundredth of their size, however exact the priors are.
+    extent = float(np.sqrt((locations**2).sum(1).mean()))
+    ransac.max_error = max(_WITHIN_95_PERCENT * float(np.mean(deviations)), 0.01 * extent)
+    ransac.random_seed = 0
+    names = [model.images[image_id].name for image_id in priors.positions]
+    world_from_model = pycolmap.align_reconstruction_to_locations(model, names, locations, 3, ransac)
     if world_from_model is None:
         raise UserError(
             f"the positions of the database do not fit to the model within {ransac.max_error:.3g} units: "

@@ -35,11 +35,6 @@ class Constants:
     points: frozenset[int] = frozenset()
     priors: PositionPriors | None = None
 
-    @property
-    def fix_gauge(self) -> bool:
-        """Whether they say where the world is: then nothing else has to."""
-        return bool(self.images) or self.priors is not None
-
 
 class BundleProblem:
     """The parameters of a model, copied, and costs between them.
@@ -301,7 +296,7 @@ class BundleProblem:
         """
         candidates = self._anchors()
         if self._constants.priors is not None:
-            return
+            return  # they say where the world is
         if not free or sum(frame_id not in free for frame_id in candidates) >= 2:
             return
         candidates.sort(key=lambda frame_id: frame_id in free)  # constant ones first
