@@ -41,14 +41,14 @@ def find_candidates(
     planes: Float64,
     points: Float64,
     accepted: npt.NDArray[np.bool_],
-    poses: Sequence[ImagePose],
+    poses: Sequence[ImagePose | None],
 ) -> Surfaces:
     """Pairs of the same points with images that should see them but are in none of their pairs.
 
     Args:
         planes, points: (P, 3) refined, the points where `surfaces` has them.
         accepted: (n,) pairs that were measured; points without any have no candidates.
-        poses: of each image.
+        poses: of each image; None: it is not to be measured in.
     """
     point, image = surfaces.point, surfaces.image[surfaces.pair_view]
     num_points, num_images = len(points), len(poses)
@@ -58,6 +58,8 @@ def find_candidates(
     normals = normals_of(surfaces, planes)
     found_points, found_views, found_images = [], [], []
     for k, pose in enumerate(poses):
+        if pose is None:
+            continue
         # Points of images that share points with this one.
         neighbors = (measured @ has_pair[k].T).toarray().ravel()
         shared = np.zeros(num_points, bool)

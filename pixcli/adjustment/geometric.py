@@ -6,8 +6,9 @@ import numpy as np
 import pycolmap
 from numpy.typing import NDArray
 
-from pixcli.adjustment.problem import Constants
-from pixcli.errors import UserError
+from pixcli.adjustment.observations import read_observations
+from pixcli.adjustment.problem import BundleProblem, Constants
+from pixcli.adjustment.solver import Loss, solve_problem
 from pixcli.options.bundle_adjustment import BundleAdjustmentCeresOptions, BundleAdjustmentOptions
 
 FIRST_SCALES = (1.0, 0.25)
@@ -27,6 +28,8 @@ def adjust_geometrically(
     Returns the number of iterations. Two cameras fix the gauge, unless poses are constant.
     """
     constants = constants or Constants()
+    if constants.priors is not None:
+        return _adjust_with_priors(model, scales, options, ceres, constants)
     adjustment = pycolmap.BundleAdjustmentOptions()
     for name in (
         "refine_focal_length",
@@ -40,15 +43,6 @@ def adjust_geometrically(
         setattr(adjustment, name, getattr(options, name))
     adjustment.print_summary = False
     adjustment.ceres.loss_function_type = pycolmap.LossFunctionType.CAUCHY
-    solver = adjustment.ceres.solver_options
-    for name in (
-        "max_num_iterations",
-        "function_tolerance",
-        "gradient_tolerance",
-        "parameter_tolerance",
-        "num_threads",
-    ):
-        setattr(solver, name, getattr(ceres, name))
     config = pycolmap.BundleAdjustmentConfig()
     for image_id in model.reg_image_ids():
         config.add_image(image_id)
@@ -66,10 +60,28 @@ def adjust_geometrically(
     iterations = 0
     for scale in scales:
         adjustment.ceres.loss_function_scale = scale
-        summary = pycolmap.create_default_ceres_bundle_adjuster(adjustment, config, model).solve()
-        if summary.termination_type == pycolmap.BundleAdjustmentTerminationType.FAILURE:
-            raise UserError("bundle adjustment failed: the model is degenerate, or a camera's projection is")
-        iterations += int(getattr(summary, "num_iterations", 0))
+        adjuster = pycolmap.create_default_ceres_bundle_adjuster(adjustment, config, model)
+        # COLMAP's cameras, costs and gauge; but its own solve() is deaf to Ctrl-C until it has ended.
+        iterations += solve_problem(adjuster.problem, model.num_reg_images(), ceres).iterations
+    return iterations
+
+
+def _adjust_with_priors(
+    model: pycolmap.Reconstruction,
+    scales: Sequence[float],
+    options: BundleAdjustmentOptions,
+    ceres: BundleAdjustmentCeresOptions,
+    constants: Constants,
+) -> int:
+    """The same costs in a problem of our own: COLMAP's takes none from outside."""
+    observations = read_observations(model, options.min_track_length)
+    iterations = 0
+    for scale in scales:
+        problem = BundleProblem(model, observations, options, constants)
+        problem.add_reprojections(observations.xy, Loss("cauchy", scale))
+        problem.add_priors(scale)
+        iterations += problem.solve(ceres).iterations
+        problem.update(model)
     return iterations
 
 

@@ -199,8 +199,11 @@ def _complete(
 ) -> list[tuple[int, int]]:
     """Add observations in images that lack them to the model; the image id and row of each 2D point."""
     image_ids = sorted(model.reg_image_ids())
-    poses = []
-    for image_id in image_ids:
+    poses: list[ImagePose | None] = []
+    for image_id, file in zip(image_ids, images, strict=True):
+        if file.missing:
+            poses.append(None)
+            continue
         image = model.images[image_id]
         pose = image.cam_from_world().matrix()
         poses.append(ImagePose(image.camera, pose[:, :3], pose[:, 3]))

@@ -6,6 +6,8 @@ from pixcli.options.bundle_adjustment import (
     BundleAdjustmentCeresOptions,
     BundleAdjustmentOptions,
     FeaturemetricBundleAdjustmentOptions,
+    PosePriorOptions,
+    TrackOptions,
 )
 from pixcli.options.dense_features import DenseFeaturesOptions
 from pixcli.options.fields import Field, OptionGroup, fields
@@ -24,6 +26,8 @@ GROUPS: tuple[type[OptionGroup], ...] = (
     FeaturemetricBundleAdjustmentOptions,
     BundleAdjustmentOptions,
     BundleAdjustmentCeresOptions,
+    TrackOptions,
+    PosePriorOptions,
     LocalizationOptions,
     AbsolutePoseOptions,
     SyntheticOptions,
@@ -49,6 +53,8 @@ __all__ = [
     "KeypointAdjustmentOptions",
     "LocalizationOptions",
     "PathOptions",
+    "PosePriorOptions",
     "SyntheticOptions",
+    "TrackOptions",
     "all_fields",
 ]

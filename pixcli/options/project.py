@@ -17,7 +17,16 @@ class PathOptions(OptionGroup):
     image_path: str = option("", "Folder that the image names of the database are relative to.")
     image_list_path: str = option("", "Text file with one image name a line: only these images are used.")
     constant_image_list_path: str = option("", "Text file with one image name a line: these stay.")
+    constant_camera_list_path: str = option("", "Text file with one camera id a line: these stay.")
+    constant_rig_list_path: str = option(
+        "", "Text file with one rig id a line: where the sensors are in these stays."
+    )
+    constant_point_list_path: str = option("", "Text file with one 3D point id a line: these stay.")
     output_path: str = option("", "Where the result is written.")
+    output_database_path: str = option(
+        "",
+        "Copy of --database_path with the keypoints of the written model; the same file: in place.",
+    )
     covariance_path: str = option("", "HDF5 file for each keypoint's 2x2 covariance, in pixels squared.")
     references_path: str = option(
         "",
