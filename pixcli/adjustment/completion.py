@@ -87,7 +87,7 @@ def find_candidates(
         np.searchsorted(candidate_point[order], np.arange(num_points + 1)).astype(np.int64),
         np.arange(num_points, num_points + len(order), dtype=np.int32),
     )
-    return _select(candidates, _has_similar_view(candidates, surfaces, planes, accepted))
+    return candidates.pairs(_has_similar_view(candidates, surfaces, planes, accepted))
 
 
 def _has_similar_view(
@@ -107,11 +107,3 @@ def _has_similar_view(
     similar = cosine > np.cos(_MAX_ANGLE)
     similar &= np.abs(np.log(scale[candidate] / other_scale[other])) < np.log(_MAX_SCALE)
     return np.asarray(np.bincount(candidate, similar, len(count)) > 0)
-
-
-def _select(surfaces: Surfaces, keep: npt.NDArray[np.bool_]) -> Surfaces:
-    """The same points with some of the pairs."""
-    ptr = np.concatenate([[0], np.cumsum(keep)])[surfaces.ptr]
-    return Surfaces(
-        surfaces.views, surfaces.image, surfaces.image_size, surfaces.reference, ptr, surfaces.pair_view[keep]
-    )
