@@ -11,9 +11,10 @@ import pycolmap
 from numpy.typing import NDArray
 
 from pixcli.adjustment.changes import Changes, align, changes_between
-from pixcli.adjustment.feature_rounds import adjust_by_features
+from pixcli.adjustment.covariance import ModelCovariance, check_covariance, model_covariance
+from pixcli.adjustment.feature_rounds import FeatureAdjustment, adjust_by_features
 from pixcli.adjustment.featuremetric import strategy_interpolation
-from pixcli.adjustment.geometric import FIRST_SCALES, adjust_geometrically
+from pixcli.adjustment.geometric import FIRST_SCALES, adjust_geometrically, scales_down_to
 from pixcli.adjustment.guard import ImageCost, guard_reprojections
 from pixcli.adjustment.inputs import check_observations, image_files, read_constants, set_aside
 from pixcli.adjustment.model_database import (
@@ -22,7 +23,7 @@ from pixcli.adjustment.model_database import (
     check_database_options,
     write_database,
 )
-from pixcli.adjustment.observations import read_observations
+from pixcli.adjustment.observations import Observations, read_observations, reprojections
 from pixcli.adjustment.priors import align_to_priors, read_priors
 from pixcli.adjustment.problem import Constants
 from pixcli.adjustment.references import model_references, read_model_references, references_options
@@ -32,6 +33,7 @@ from pixcli.adjustment.tracks import TrackRevision, revise_tracks
 from pixcli.errors import UserError
 from pixcli.features.extraction import Extraction
 from pixcli.features.streaming import ImageFile
+from pixcli.io.covariance import write_model_covariances
 from pixcli.io.database import read_match_graph
 from pixcli.io.models import check_model_output, read_model, write_model, write_point_normals, writing_model
 from pixcli.io.references import References, write_references
@@ -65,6 +67,10 @@ class Adjustment:
     residual_after: float
     rounds: list[SurfaceRound]
     """Of the surface strategy, in all loops."""
+    gated: dict[str, int]
+    """Observations without effect, and why; for surfaces see the rounds."""
+    textureless_points: int
+    """No image measures them: features leave them in place, surfaces where their keypoints say."""
     loops: list[TrackRevision]
     database: DatabaseChange | None
     prior_distances: NDArray[np.float64] | None
@@ -101,6 +107,8 @@ class Adjustment:
             "residual": dict(zip(("before", "after"), self.residual, strict=True)),
             "cost": dict(zip(("before", "after"), self.cost, strict=True)),
             "rounds": self.rounds,
+            "gated": self.gated,
+            "textureless_points": self.textureless_points,
             "loops": self.loops,
             "database": self.database,
             "prior_distance": self.prior_distance,
@@ -132,6 +140,7 @@ def refine_model(
     constant_rig_list_path: Path | None = None,
     constant_point_list_path: Path | None = None,
     normals_path: Path | None = None,
+    covariance_path: Path | None = None,
     references_path: Path | None = None,
     progress: Progress | None = None,
 ) -> Adjustment:
@@ -146,6 +155,7 @@ def refine_model(
         constant_image_list_path, constant_camera_list_path, constant_rig_list_path, constant_point_list_path:
             poses of images, intrinsics of cameras, sensors in rigs, and points that stay.
         normals_path: gets the points with their normals (PLY); surface strategy only.
+        covariance_path: gets the covariances of poses, points and cameras (HDF5).
         references_path: the references of the points, by strategies that have them; if there is no such file,
             it gets those of the refined model.
 
@@ -172,6 +182,8 @@ def refine_model(
         constants = replace(constants, priors=priors)
         if not constants.images:
             align_to_priors(model, priors)
+    if covariance_path is not None:
+        check_covariance(model, adjustment, constants)
     missing = [
         image_id for image_id, file in zip(sorted(model.reg_image_ids()), images, strict=True) if file.missing
     ]
@@ -184,7 +196,7 @@ def refine_model(
         Extraction([], [], features).check_distinct(interpolation)
         if references_path.exists():
             references = _read_references(references_path, model, features, interpolation, options.strategy)
-    surfaces: list[SurfaceAdjustment] = []
+    parts: list[SurfaceAdjustment | FeatureAdjustment | None] = []
     loops: list[TrackRevision] = []
     for loop in range(options.num_loops + 1):
         if loop > 0 and graph is not None:
@@ -193,7 +205,7 @@ def refine_model(
             log.info("loop %d: %s", loop, loops[-1])
         last = loop == options.num_loops
         with set_aside(model, missing):
-            surfaces += _adjust(
+            part = _adjust(
                 model,
                 images,
                 features,
@@ -205,22 +217,32 @@ def refine_model(
                 progress,
                 references=references,
                 last=last,
+                with_residuals=covariance_path is not None,
             )
+        parts.append(part)
     residual_before, residual_after = _median_residual(before), _median_residual(model)
     if not residual_after < max(_WORST_RESIDUAL, residual_before):
         raise UserError(
             f"the adjustment has lost the model (reprojection error {residual_before:.2g} before, "
             f"{residual_after:.2g} pixels after), and nothing was written: try the strategy surface"
         )
-    if surfaces:
-        judged, accepted = surfaces[-1].observations, surfaces[-1].accepted
+    if not constants.images:  # which say that the frame is the same
+        before.transform(align(before, model))
+    if isinstance(part, SurfaceAdjustment):
+        judged, accepted = part.observations, part.accepted
     else:
         judged = read_observations(model, adjustment.min_track_length)
         accepted = np.ones(len(judged.image_ids), bool)
-    if not constants.images:  # which say that the frame is the same
-        before.transform(align(before, model))
-    with progress.phase("guard"):
-        costs = guard_reprojections(before, model, judged, accepted, constants)
+    if isinstance(part, FeatureAdjustment):
+        costs = part.images
+    else:
+        held = replace(constants, images=constants.images.union(missing))
+        with progress.phase("guard"):
+            costs = guard_reprojections(before, model, judged, accepted, held)
+    covariance = None
+    if covariance_path is not None:
+        with progress.phase("covariance"):
+            covariance = _covariance(model, judged, accepted, part, options, adjustment, constants)
     made = None
     if references_path is not None and references is None:
         made = model_references(
@@ -238,8 +260,10 @@ def refine_model(
         write_model(folder, model, options.output_type)
         if references_path is not None and made is not None:
             write_references(references_path, made, references_options(features, interpolation))
-        if normals_path is not None and surfaces:
-            write_point_normals(normals_path, model, judged.point_ids, surfaces[-1].normals)
+        if covariance_path is not None and covariance is not None:
+            _write_covariance(covariance_path, model, covariance)
+        if normals_path is not None and isinstance(part, SurfaceAdjustment):
+            write_point_normals(normals_path, model, judged.point_ids, part.normals)
         if database_path is not None and output_database_path is not None and graph is not None:
             database = write_database(model, graph, database_path, output_database_path)
     return Adjustment(
@@ -249,7 +273,9 @@ def refine_model(
         num_observations=int(model.compute_num_observations()),
         residual_before=residual_before,
         residual_after=_median_residual(model),
-        rounds=[round_ for part in surfaces for round_ in part.rounds],
+        rounds=[round_ for part in parts if isinstance(part, SurfaceAdjustment) for round_ in part.rounds],
+        gated=part.gated.reasons() if isinstance(part, FeatureAdjustment) else {},
+        textureless_points=_num_textureless(part),
         loops=loops,
         database=database,
         prior_distances=None if constants.priors is None else constants.priors.distances(model),
@@ -273,10 +299,11 @@ def _adjust(
     *,
     references: Sequence[References] | None,
     last: bool,
-) -> list[SurfaceAdjustment]:
+    with_residuals: bool,
+) -> SurfaceAdjustment | FeatureAdjustment | None:
     """Adjust a model in place by the strategy of the options; only the last time completes tracks."""
     if options.strategy == "surface":
-        by_surfaces = adjust_by_surfaces(
+        return adjust_by_surfaces(
             model,
             images,
             features,
@@ -288,24 +315,67 @@ def _adjust(
             keep_completed=options.write_completed != "none",
             progress=progress,
         )
-        return [by_surfaces]
     if options.strategy == "geometric":
         with progress.phase("adjust"):
             adjust_geometrically(model, FIRST_SCALES, adjustment, ceres, constants)
-    else:
-        adjust_by_features(
-            model,
-            images,
-            features,
-            options,
-            interpolation,
-            adjustment,
-            ceres,
-            constants,
-            progress,
-            given=references,
+        return None
+    return adjust_by_features(
+        model,
+        images,
+        features,
+        options,
+        interpolation,
+        adjustment,
+        ceres,
+        constants,
+        progress,
+        given=references,
+        with_residuals=with_residuals,
+    )
+
+
+def _covariance(
+    model: pycolmap.Reconstruction,
+    observations: Observations,
+    accepted: NDArray[np.bool_],
+    part: SurfaceAdjustment | FeatureAdjustment | None,
+    options: FeaturemetricBundleAdjustmentOptions,
+    adjustment: BundleAdjustmentOptions,
+    constants: Constants,
+) -> ModelCovariance:
+    if isinstance(part, FeatureAdjustment):
+        scale, counts = options.loss_scale, part.gated.counts
+        return model_covariance(
+            model, part.observations, counts, scale, adjustment, constants, part.residuals
         )
-    return []
+    errors = np.linalg.norm(reprojections(model, observations) - observations.xy, axis=1)[accepted]
+    scale = scales_down_to(errors[np.isfinite(errors)])[-1]
+    return model_covariance(model, observations, accepted, scale, adjustment, constants)
+
+
+def _write_covariance(path: Path, model: pycolmap.Reconstruction, covariance: ModelCovariance) -> None:
+    first = {image.frame_id: image.name for _, image in sorted(model.images.items(), reverse=True)}
+    write_model_covariances(
+        path,
+        covariance.frame_ids,
+        [first[frame_id] for frame_id in covariance.frame_ids.tolist()],
+        covariance.poses,
+        covariance.point_ids,
+        covariance.points,
+        covariance.cameras,
+        covariance.deviation,
+    )
+
+
+def _num_textureless(part: SurfaceAdjustment | FeatureAdjustment | None) -> int:
+    """How many points no image measures."""
+    if isinstance(part, FeatureAdjustment):
+        return int(part.gated.lost.sum())
+    if isinstance(part, SurfaceAdjustment):
+        observed = part.observations
+        measured = np.bincount(observed.point_index[part.accepted], minlength=len(observed.point_ids))
+        return int((measured == 0).sum())
+    return 0
 
 
 def _read_references(
