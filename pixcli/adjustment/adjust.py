@@ -35,7 +35,14 @@ from pixcli.features.extraction import Extraction
 from pixcli.features.streaming import ImageFile
 from pixcli.io.covariance import write_model_covariances
 from pixcli.io.database import read_match_graph
-from pixcli.io.models import check_model_output, read_model, write_model, write_point_normals, writing_model
+from pixcli.io.models import (
+    check_model_output,
+    check_model_type,
+    read_model,
+    write_model,
+    write_point_normals,
+    writing_model,
+)
 from pixcli.io.references import References, write_references
 from pixcli.options import (
     BundleAdjustmentCeresOptions,
@@ -168,6 +175,7 @@ def refine_model(
     check_database_options(options, pose_priors, database_path, output_database_path)
     with progress.phase("read"):
         model = read_model(input_path)
+        check_model_type(model, options.output_type)
         check_observations(model, adjustment.min_track_length)
         before = pycolmap.Reconstruction(model)
         lists = (constant_camera_list_path, constant_rig_list_path, constant_point_list_path)
