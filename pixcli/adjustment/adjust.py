@@ -253,16 +253,17 @@ def refine_model(
             covariance = _covariance(model, judged, accepted, part, options, adjustment, constants)
     made = None
     if references_path is not None and references is None:
-        made = model_references(
-            model,
-            images,
-            features,
-            interpolation,
-            min_track_length=adjustment.min_track_length,
-            keep_observations=options.keep_observations,
-            num_threads=ceres.num_threads,
-            progress=progress,
-        )
+        with set_aside(model, missing):
+            made = model_references(
+                model,
+                images,
+                features,
+                interpolation,
+                min_track_length=adjustment.min_track_length,
+                keep_observations=options.keep_observations,
+                num_threads=ceres.num_threads,
+                progress=progress,
+            )
     database = None
     with progress.phase("write"), writing_model(output_path) as folder:
         write_model(folder, model, options.output_type)

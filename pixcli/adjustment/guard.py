@@ -136,6 +136,8 @@ def _guard(
     old = costs_of(before)
     new = found = costs_of(model)
     settled = {model.images[image_id].frame_id for image_id in constants.images}
+    if constants.priors is not None:  # which may ask for poses that images alone would not choose
+        settled |= set(members)
     restored: frozenset[int] = frozenset()
     adjusted = None
     while worse := {
