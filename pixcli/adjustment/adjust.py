@@ -2,47 +2,33 @@
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pycolmap
 from numpy.typing import NDArray
 
-from pixcli.adjustment.changes import Changes, align, changes_between
+from pixcli.adjustment.changes import align, changes_between
 from pixcli.adjustment.covariance import ModelCovariance, check_covariance, model_covariance
 from pixcli.adjustment.feature_rounds import FeatureAdjustment, adjust_by_features
 from pixcli.adjustment.featuremetric import strategy_interpolation
 from pixcli.adjustment.geometric import FIRST_SCALES, adjust_geometrically, scales_down_to
-from pixcli.adjustment.guard import ImageCost, guard_reprojections
-from pixcli.adjustment.inputs import check_observations, image_files, read_constants, set_aside
-from pixcli.adjustment.model_database import (
-    DatabaseChange,
-    check_database,
-    check_database_options,
-    write_database,
-)
+from pixcli.adjustment.guard import guard_reprojections
+from pixcli.adjustment.inputs import read_inputs, set_aside
+from pixcli.adjustment.model_database import check_database_options, write_database
 from pixcli.adjustment.observations import Observations, read_observations, reprojections
-from pixcli.adjustment.priors import align_to_priors, read_priors
 from pixcli.adjustment.problem import Constants
 from pixcli.adjustment.references import model_references, read_model_references, references_options
-from pixcli.adjustment.residual_field import ResidualField, residual_fields
-from pixcli.adjustment.surface_rounds import SurfaceAdjustment, SurfaceRound, adjust_by_surfaces
+from pixcli.adjustment.residual_field import residual_fields
+from pixcli.adjustment.result import Adjustment
+from pixcli.adjustment.surface_rounds import SurfaceAdjustment, adjust_by_surfaces
 from pixcli.adjustment.tracks import TrackRevision, revise_tracks
 from pixcli.errors import UserError
 from pixcli.features.extraction import Extraction
 from pixcli.features.streaming import ImageFile
 from pixcli.io.covariance import write_model_covariances
-from pixcli.io.database import read_match_graph
-from pixcli.io.models import (
-    check_model_output,
-    check_model_type,
-    read_model,
-    write_model,
-    write_point_normals,
-    writing_model,
-)
+from pixcli.io.models import check_model_output, write_model, write_point_normals, writing_model
 from pixcli.io.references import References, write_references
 from pixcli.options import (
     BundleAdjustmentCeresOptions,
@@ -53,79 +39,11 @@ from pixcli.options import (
     PosePriorOptions,
     TrackOptions,
 )
-from pixcli.progress import PhaseStats, Progress
+from pixcli.progress import Progress
 
 log = logging.getLogger(__name__)
 
 _WORST_RESIDUAL = 4.0  # pixels; features may move points off their keypoints, but not by what COLMAP filters
-
-
-@dataclass(frozen=True)
-class Adjustment:
-    """What a refinement of a model did."""
-
-    num_images: int
-    num_missing_images: int
-    """Of these, not on disk."""
-    num_points: int
-    num_observations: int
-    residual_before: float
-    """Median reprojection error of the model, in pixels."""
-    residual_after: float
-    rounds: list[SurfaceRound]
-    """Of the surface strategy, in all loops."""
-    gated: dict[str, int]
-    """Observations without effect, and why; for surfaces see the rounds."""
-    textureless_points: int
-    """No image measures them: features leave them in place, surfaces where their keypoints say."""
-    loops: list[TrackRevision]
-    database: DatabaseChange | None
-    prior_distances: NDArray[np.float64] | None
-    """(n,) how far images are from where the database has them, in its units."""
-    images: list[ImageCost]
-    changes: Changes
-    residual_fields: list[ResidualField]
-    phases: list[PhaseStats]
-
-    @property
-    def residual(self) -> tuple[float, float]:
-        """residual_before and residual_after."""
-        return self.residual_before, self.residual_after
-
-    @property
-    def cost(self) -> tuple[float, float]:
-        """Of all images, before and after."""
-        return sum(image.before for image in self.images), sum(image.after for image in self.images)
-
-    @property
-    def prior_distance(self) -> float | None:
-        """The median distance of images from where the database has them."""
-        return None if self.prior_distances is None else float(np.median(self.prior_distances))
-
-    def contents(self) -> dict[str, Any]:
-        """The figures as a report holds them, see pixcli.io.report."""
-        return {
-            "model": {
-                "images": self.num_images,
-                "missing_images": self.num_missing_images,
-                "points": self.num_points,
-                "observations": self.num_observations,
-            },
-            "residual": dict(zip(("before", "after"), self.residual, strict=True)),
-            "cost": dict(zip(("before", "after"), self.cost, strict=True)),
-            "rounds": self.rounds,
-            "gated": self.gated,
-            "textureless_points": self.textureless_points,
-            "loops": self.loops,
-            "database": self.database,
-            "prior_distance": self.prior_distance,
-            "images": self.images,
-            "image_residuals": self.changes.residuals,
-            "poses": self.changes.poses,
-            "focal_lengths": self.changes.focal_lengths,
-            "residual_fields": self.residual_fields,
-            "phases": self.phases,
-        }
 
 
 def refine_model(
@@ -174,30 +92,25 @@ def refine_model(
     check_model_output(input_path, output_path, options.overwrite)
     check_database_options(options, pose_priors, database_path, output_database_path)
     with progress.phase("read"):
-        model = read_model(input_path)
-        check_model_type(model, options.output_type)
-        check_observations(model, adjustment.min_track_length)
-        before = pycolmap.Reconstruction(model)
-        lists = (constant_camera_list_path, constant_rig_list_path, constant_point_list_path)
-        constants = read_constants(model, constant_image_list_path, *lists)
-        images = image_files(model, image_path, options.allow_missing_images)
-        graph = None
-        if database_path is not None:
-            graph = read_match_graph(database_path, "inlier")
-            check_database(model, graph, database_path)
-    if database_path is not None and pose_priors.use_prior_position:
-        priors = read_priors(database_path, model, pose_priors)
-        constants = replace(constants, priors=priors)
-        if not constants.images:
-            align_to_priors(model, priors)
+        inputs = read_inputs(
+            input_path,
+            image_path,
+            database_path,
+            options,
+            adjustment,
+            pose_priors,
+            constant_image_list_path=constant_image_list_path,
+            constant_camera_list_path=constant_camera_list_path,
+            constant_rig_list_path=constant_rig_list_path,
+            constant_point_list_path=constant_point_list_path,
+        )
+    model, images, missing, constants = inputs.model, inputs.images, inputs.missing, inputs.constants
+    before = pycolmap.Reconstruction(model)
     if covariance_path is not None:
         check_covariance(model, adjustment, constants)
-    missing = [
-        image_id for image_id, file in zip(sorted(model.reg_image_ids()), images, strict=True) if file.missing
-    ]
     log.info("%d images, %d points", len(images), model.num_points3D())
     if missing:
-        log.warning("%d images are not on disk: they take no part", len(missing))
+        log.warning("%d images are not on disk: they take no part, and keep their poses", len(missing))
     interpolation = strategy_interpolation(options.strategy, interpolation)
     references = None
     if references_path is not None:
@@ -207,9 +120,9 @@ def refine_model(
     parts: list[SurfaceAdjustment | FeatureAdjustment | None] = []
     loops: list[TrackRevision] = []
     for loop in range(options.num_loops + 1):
-        if loop > 0 and graph is not None:
+        if loop > 0 and inputs.graph is not None:
             with progress.phase("tracks"):
-                loops.append(revise_tracks(model, graph, tracks or TrackOptions()))
+                loops.append(revise_tracks(model, inputs.graph, tracks or TrackOptions()))
             log.info("loop %d: %s", loop, loops[-1])
         last = loop == options.num_loops
         with set_aside(model, missing):
@@ -273,8 +186,8 @@ def refine_model(
             _write_covariance(covariance_path, model, covariance)
         if normals_path is not None and isinstance(part, SurfaceAdjustment):
             write_point_normals(normals_path, model, judged.point_ids, part.normals)
-        if database_path is not None and output_database_path is not None and graph is not None:
-            database = write_database(model, graph, database_path, output_database_path)
+        if database_path is not None and output_database_path is not None and inputs.graph is not None:
+            database = write_database(model, inputs.graph, database_path, output_database_path)
     return Adjustment(
         num_images=model.num_reg_images(),
         num_missing_images=len(missing),
@@ -287,7 +200,7 @@ def refine_model(
         textureless_points=_num_textureless(part),
         loops=loops,
         database=database,
-        prior_distances=None if constants.priors is None else constants.priors.distances(model),
+        prior_distance=None if constants.priors is None else constants.priors.distance(model),
         images=costs,
         changes=changes_between(before, model),
         residual_fields=residual_fields(model, judged, accepted),

@@ -4,8 +4,9 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from pixcli.adjustment.adjust import Adjustment, refine_model
+from pixcli.adjustment.adjust import refine_model
 from pixcli.adjustment.residual_figure import draw_residual_fields
+from pixcli.adjustment.result import Adjustment
 from pixcli.adjustment.surface_rounds import SurfaceRound
 from pixcli.alignment.result import Status
 from pixcli.cli.params import command

@@ -30,7 +30,7 @@ module.{function} = stalling
 sys.exit(main(sys.argv[1:]))
 """
 MOMENTS = {
-    "reading": ("adjust", "read_model", "before"),
+    "reading": ("inputs", "read_model", "before"),
     "measuring": ("surface_rounds", "align_surfaces", "after"),
     "completing": ("surface_rounds", "find_candidates", "after"),
     "between loops": ("adjust", "revise_tracks", "after"),
