@@ -35,7 +35,7 @@ SHIFT_SUPPORTS = ((5, 1.0), (8, 1.0), (14, 1.0))
 # See SurfaceLimits; cameras feel the bias of wide supports more than pairs of views do.
 _EXTENT_DEVIATION = 0.6
 _GATE = 2.0  # pixels; observations further from their point take no part in its surface
-# Nothing moves but by chance any more once a round moves projections by more than this share of what the round
+# Only chance moves projections once a round moves them by more than this share of what the round
 # before it did; one more is the last then.
 _SETTLED = 0.7
 
