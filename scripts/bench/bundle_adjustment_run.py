@@ -1,7 +1,7 @@
 """The command with the strategy feature_reference on 70,000 observations of 128 channels, features cached.
 
 A simulated model in 11 images, of the size of fountain-P11, which the peer was measured on; intrinsics are
-fixed. The cache holds patches of waves that are the same in all observations of a point but for noise. Time is
+fixed. The cache holds patches of waves, the same in all observations of a point but for noise. Time is
 that of the process, with its start; memory is beyond that of a Python that has imported the same libraries.
 """
 
