@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pycolmap
@@ -10,10 +11,10 @@ from numpy.typing import NDArray
 from pixcli import _core
 from pixcli.adjustment.observations import Observations
 from pixcli.adjustment.problem import BundleProblem, Constants
-from pixcli.adjustment.references import sampling_arguments
+from pixcli.adjustment.references import point_parts, poll_from, sampling_arguments
 from pixcli.adjustment.solver import BundleSummary, Loss
 from pixcli.adjustment.warps import frontal_warps, reference_rows
-from pixcli.io.patch_store import Patches
+from pixcli.io.patch_store import Patches, release
 from pixcli.io.references import References
 from pixcli.options import InterpolationOptions
 from pixcli.options.bundle_adjustment import (
@@ -171,14 +172,19 @@ def compute_cost_maps(
     if rows is None:
         rows = np.arange(len(observations.image_ids))
     reference = references.rows_of(observations.point_ids)[observations.point_index]
-    return _core.compute_cost_maps(
-        patches.data,
-        patches.corners,
-        patches.scales,
-        np.ascontiguousarray(rows, np.int64),
-        references.features,
-        np.ascontiguousarray(reference),
-        **sampling_arguments(interpolation),
-        num_threads=num_threads,
-        poll=poll,
-    )
+    maps = np.empty((len(rows), *patches.data.shape[1:3], 3), np.float32)
+    for first, last in point_parts(observations, patches):
+        begin, end = observations.ptr[[first, last]].tolist()
+        maps[begin:end] = _core.compute_cost_maps(
+            patches.data,
+            patches.corners,
+            patches.scales,
+            np.ascontiguousarray(rows[begin:end], np.int64),
+            references.features,
+            np.ascontiguousarray(reference[begin:end]),
+            **sampling_arguments(interpolation),
+            num_threads=num_threads,
+            poll=partial(poll_from, poll, begin) if poll else None,
+        )
+        release(patches)
+    return maps

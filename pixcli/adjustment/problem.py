@@ -15,7 +15,7 @@ from pixcli.adjustment.references import sampling_arguments
 from pixcli.adjustment.solver import BundleSummary, Loss, ceres_loss, solve_problem
 from pixcli.ceres import colmap_costs, costs, pyceres
 from pixcli.errors import UserError
-from pixcli.io.patch_store import Patches
+from pixcli.io.patch_store import Patches, mapped_file
 from pixcli.io.references import References
 from pixcli.options import InterpolationOptions
 from pixcli.options.bundle_adjustment import BundleAdjustmentCeresOptions, BundleAdjustmentOptions
@@ -131,6 +131,7 @@ class BundleProblem:
             patches.scales,
             references.features,
             warps=warps_of_patches,
+            mapped=mapped_file(patches.data) is not None,
             **sampling_arguments(interpolation),
         )
         patch_of = rows.tolist()
