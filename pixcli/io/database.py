@@ -124,10 +124,10 @@ def read_match_graph(path: str | os.PathLike[str], matches: Literal["inlier", "r
     path = Path(path)
     source = "two_view_geometries" if matches == "inlier" else "matches"
     with (
-        closing(_open_input(path)) as connection,
+        closing(open_input(path)) as connection,
         tempfile.TemporaryDirectory(prefix="pixcli-") as folder,
     ):
-        private = _copy_tables(connection, path, Path(folder), ("cameras", "images", "keypoints", source))
+        private = copy_tables(connection, path, Path(folder), ("cameras", "images", "keypoints", source))
         return _read_graph(private, matches, path)
 
 
@@ -178,10 +178,10 @@ def write_refined_database(
             temporary = tempfile.TemporaryDirectory(prefix=".pixcli-", dir=final.parent)
             folder = Path(stack.enter_context(temporary))
             target = input_path if output_path is None else folder / "output.db"
-            with closing(_open_input(input_path)) as source:
+            with closing(open_input(input_path)) as source:
                 if output_path is not None:
                     _back_up(source, target)
-                private = _copy_tables(source, input_path, folder, tuple(_TABLES))
+                private = copy_tables(source, input_path, folder, tuple(_TABLES))
             database = stack.enter_context(pycolmap.Database.open(private))
             moved = _update_keypoints(database, graph, xy, input_path)
         touched = _touched_pairs(graph, moved)
@@ -196,7 +196,7 @@ def write_refined_database(
                 sync(final.parent)
 
 
-def _open_input(path: Path) -> sqlite3.Connection:
+def open_input(path: Path) -> sqlite3.Connection:
     """A read-only connection that leaves no trace beside the file."""
     if not path.is_file():
         raise UserError(f"there is no database {path}: check --database_path")
@@ -232,7 +232,7 @@ def _open_input(path: Path) -> sqlite3.Connection:
     return connection
 
 
-def _copy_tables(source: sqlite3.Connection, path: Path, folder: Path, tables: Sequence[str]) -> Path:
+def copy_tables(source: sqlite3.Connection, path: Path, folder: Path, tables: Sequence[str]) -> Path:
     """Copy these tables of the database at path into a new one in folder, for pycolmap to open; its path."""
     private = folder / "private.db"
     try:
@@ -255,7 +255,7 @@ def _copy_tables(source: sqlite3.Connection, path: Path, folder: Path, tables: S
 
 
 def _read_graph(private: Path, matches: str, path: Path) -> MatchGraph:
-    with _decode_errors(path), pycolmap.Database.open(private) as database:
+    with decode_errors(path), pycolmap.Database.open(private) as database:
         images = _read_images(database, path)
         keypoints = [_read_keypoints(database, image, path) for image in images]
         offsets = np.concatenate([[0], np.cumsum([len(rows) for rows in keypoints], dtype=np.int64)])
@@ -399,6 +399,11 @@ def _check_integrity(target: Path, input_path: Path) -> None:
         raise UserError(f"{input_path} is damaged: {verdict}; repair it with `sqlite3 FILE .recover`")
 
 
+def has_table(connection: sqlite3.Connection, table: str) -> bool:
+    """Whether a database has a table: older schemas lack some."""
+    return bool(_columns(connection, table))
+
+
 def _columns(connection: sqlite3.Connection, table: str, schema: str = "main") -> list[str]:
     rows = connection.execute("SELECT name FROM pragma_table_info(?, ?)", (table, schema))
     return [name for (name,) in rows]
@@ -411,7 +416,7 @@ def _common_columns(connection: sqlite3.Connection, table: str) -> list[str]:
 
 
 @contextmanager
-def _decode_errors(path: Path) -> Iterator[None]:
+def decode_errors(path: Path) -> Iterator[None]:
     """pycolmap raises these for rows whose size does not fit their data."""
     try:
         yield

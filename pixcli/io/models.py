@@ -66,8 +66,13 @@ def writing_model(path: Path) -> Iterator[Path]:
         raise UserError(f"{path} cannot be written: {error.strerror or error}") from error
 
 
-def check_model_output(input_path: Path, output_path: Path, overwrite: bool) -> None:
-    """Raises UserError unless a model may be written here: over another one only if asked for."""
+def check_model_output(
+    input_path: Path,
+    output_path: Path,
+    overwrite: bool,
+    option: str = "FeaturemetricBundleAdjustment.overwrite",
+) -> None:
+    """Raises UserError unless a model may be written here: over another one only if `option` is set."""
     if output_path.exists() and not output_path.is_dir():
         raise UserError(f"{output_path} is no folder: name another --output_path")
     if not output_path.parent.is_dir():
@@ -81,10 +86,7 @@ def check_model_output(input_path: Path, output_path: Path, overwrite: bool) -> 
     if any((output_path / f"{name}.{kind}").exists() for name in _FILES for kind in ("bin", "txt")):
         same = output_path.resolve() == input_path.resolve()
         what = "is the input" if same else "holds a model already"
-        raise UserError(
-            f"--output_path {output_path} {what}: name another folder, or set "
-            "--FeaturemetricBundleAdjustment.overwrite 1"
-        )
+        raise UserError(f"--output_path {output_path} {what}: name another folder, or set --{option} 1")
 
 
 def write_point_normals(

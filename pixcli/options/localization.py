@@ -29,6 +29,18 @@ class LocalizationOptions(OptionGroup):
     refine_focal_length: bool = option(False, "Refine the focal length of the query's camera.")
     refine_principal_point: bool = option(False, "Refine its principal point.")
     refine_extra_params: bool = option(False, "Refine its distortion.")
+    covisibility_clustering: bool = option(
+        False,
+        "Files of hloc: localize a query in each place that its pairs show, and keep the best.",
+        short="covisibility_clustering",
+    )
+    prepend_camera_name: bool = option(
+        False,
+        "Files of hloc: results name a query by its folder and file, as benchmark servers want it for rigs.",
+        short="prepend_camera_name",
+    )
+    overwrite: bool = option(False, "Replace what is at the output path.")
+    num_threads: int = option(-1, "Queries localized at a time; -1: one on each core.", minimum=-1)
 
 
 @dataclass(frozen=True)
