@@ -7,7 +7,7 @@ import pycolmap
 import pytest
 
 from pixcli.options import SyntheticOptions
-from pixcli.synthetic.baseline import build_database
+from pixcli.synthetic.baseline import build_database, map_database
 from pixcli.synthetic.dataset import generate_dataset
 
 
@@ -40,3 +40,12 @@ def small_scene(tmp_path_factory: pytest.TempPathFactory) -> SmallScene:
     truth = pycolmap.Reconstruction(path / "gt")
     build_database(truth, path / "images", database_path)
     return SmallScene(path, database_path, truth)
+
+
+@pytest.fixture(scope="session")
+def mapped(small_scene: SmallScene, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model of raw SIFT, mapped with the true intrinsics. Shared: copy what a test changes."""
+    folder = tmp_path_factory.mktemp("mapped") / "sparse"
+    folder.mkdir()
+    map_database(small_scene.database_path, small_scene.path / "images").write_binary(str(folder))
+    return folder

@@ -11,13 +11,17 @@ import numpy.typing as npt
 import pycolmap
 
 from pixcli.adjustment.feature_rounds import adjust_by_features
+from pixcli.adjustment.featuremetric import strategy_interpolation
 from pixcli.adjustment.geometric import FIRST_SCALES, adjust_geometrically
 from pixcli.adjustment.problem import Constants
+from pixcli.adjustment.references import model_references, read_model_references, references_options
 from pixcli.adjustment.surface_rounds import SurfaceAdjustment, adjust_by_surfaces
 from pixcli.errors import UserError
+from pixcli.features.extraction import Extraction
 from pixcli.features.streaming import ImageFile
 from pixcli.io.image_list import read_image_list
 from pixcli.io.models import check_model_output, read_model, write_point_normals, writing_model
+from pixcli.io.references import References, write_references
 from pixcli.options import DenseFeaturesOptions, InterpolationOptions
 from pixcli.options.bundle_adjustment import (
     BundleAdjustmentCeresOptions,
@@ -87,6 +91,7 @@ def refine_model(
     *,
     constant_image_list_path: Path | None = None,
     normals_path: Path | None = None,
+    references_path: Path | None = None,
     progress: Progress | None = None,
 ) -> Adjustment:
     """Refine cameras, poses and points of a COLMAP model by what its images show.
@@ -96,6 +101,8 @@ def refine_model(
     Args:
         constant_image_list_path: the poses of these images stay.
         normals_path: gets the points with their normals (PLY); surface strategy only.
+        references_path: the references of the points, by strategies that have them; if there is no such file,
+            it gets those of the refined model.
 
     Raises:
         UserError: something about the input cannot be used; nothing has been written.
@@ -112,6 +119,12 @@ def refine_model(
         constants = Constants(images=frozenset(ids[name] for name in names))
     images = _image_files(model, image_path)
     log.info("%d images, %d points", len(images), model.num_points3D())
+    interpolation = strategy_interpolation(options.strategy, interpolation)
+    references = None
+    if references_path is not None:
+        Extraction([], [], features).check_distinct(interpolation)
+        if references_path.exists():
+            references = _read_references(references_path, model, features, interpolation, options.strategy)
     surfaces = None
     if options.strategy == "surface":
         surfaces = adjust_by_surfaces(
@@ -131,7 +144,16 @@ def refine_model(
             adjust_geometrically(model, FIRST_SCALES, adjustment, ceres, constants)
     else:
         adjust_by_features(
-            model, images, features, options, interpolation, adjustment, ceres, constants, progress
+            model,
+            images,
+            features,
+            options,
+            interpolation,
+            adjustment,
+            ceres,
+            constants,
+            progress,
+            given=references,
         )
     residual_before, residual_after = _median_residual(before), _median_residual(model)
     if not residual_after < max(_WORST_RESIDUAL, residual_before):
@@ -139,7 +161,21 @@ def refine_model(
             f"the adjustment has lost the model (reprojection error {residual_before:.2g} before, "
             f"{residual_after:.2g} pixels after), and nothing was written: try the strategy surface"
         )
+    made = None
+    if references_path is not None and references is None:
+        made = model_references(
+            model,
+            images,
+            features,
+            interpolation,
+            min_track_length=adjustment.min_track_length,
+            keep_observations=options.keep_observations,
+            num_threads=ceres.num_threads,
+            progress=progress,
+        )
     with progress.phase("write"):
+        if references_path is not None and made is not None:
+            write_references(references_path, made, references_options(features, interpolation))
         with writing_model(output_path) as folder:
             model.write_binary(str(folder))
         if normals_path is not None and surfaces is not None:
@@ -158,6 +194,21 @@ def refine_model(
         },
         phases=progress.phases,
     )
+
+
+def _read_references(
+    path: Path,
+    model: pycolmap.Reconstruction,
+    features: DenseFeaturesOptions,
+    interpolation: InterpolationOptions,
+    strategy: str,
+) -> list[References]:
+    if strategy in ("surface", "geometric"):
+        raise UserError(
+            f"{path}: there are references already, which the strategy {strategy} does not use; delete them, "
+            "or name a new file for those of the refined model"
+        )
+    return read_model_references(path, model, features, interpolation)
 
 
 def _image_files(model: pycolmap.Reconstruction, image_path: Path) -> list[ImageFile]:

@@ -1,17 +1,22 @@
 """The strategies that compare features with references: patches around the projections, then adjustment."""
 
+import logging
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pycolmap
+from numpy.typing import NDArray
 
-from pixcli.adjustment.featuremetric import adjust_bundle
-from pixcli.adjustment.observations import project, read_observations
+from pixcli.adjustment.featuremetric import adjust_bundle, strategy_interpolation
+from pixcli.adjustment.observations import Observations, project, read_observations
 from pixcli.adjustment.problem import Constants
-from pixcli.adjustment.references import compute_references
-from pixcli.features.extraction import Extraction
+from pixcli.adjustment.references import compute_references, extraction_around
+from pixcli.adjustment.solver import BundleSummary
+from pixcli.errors import UserError
 from pixcli.features.streaming import ImageFile
-from pixcli.io.patch_store import Patches
+from pixcli.io.patch_store import Patches, writable
+from pixcli.io.references import References
 from pixcli.options import DenseFeaturesOptions, InterpolationOptions
 from pixcli.options.bundle_adjustment import (
     BundleAdjustmentCeresOptions,
@@ -20,7 +25,7 @@ from pixcli.options.bundle_adjustment import (
 )
 from pixcli.progress import Progress
 
-_NONE = np.empty(0, np.int64)
+log = logging.getLogger(__name__)
 
 
 def adjust_by_features(
@@ -33,42 +38,112 @@ def adjust_by_features(
     ceres: BundleAdjustmentCeresOptions,
     constants: Constants,
     progress: Progress,
-) -> None:
+    given: Sequence[References] | None = None,
+) -> list[BundleSummary]:
     """Refine a model in place by features at the points' projections, against a reference for each point.
 
     Args:
         images: the registered images, by ascending id.
+        given: the references of the points, on all levels; None: they are found, anew in each repeat.
+
+    Returns:
+        What the solver did, level by level, in each repeat.
+
+    Raises:
+        UserError: features cannot be compared, a level does not exist, or memory is too small.
     """
+    interpolation = strategy_interpolation(options.strategy, interpolation)
     observations = read_observations(model, adjustment.min_track_length)
     projected = project(model, observations)
-    by_image = [observations.by_image.get(image_id, _NONE) for image_id in sorted(model.reg_image_ids())]
-    extraction = Extraction(images, [projected[members] for members in by_image], features)
+    extraction, rows = extraction_around(model, images, observations, projected, features)
     extraction.check_distinct(interpolation)
-    row_of = np.empty(len(projected), np.int64)
-    row_of[np.concatenate(by_image)] = np.arange(len(projected))
-    levels = []
-    for patches, _ in extraction.patches(progress):
-        with progress.phase("references", len(observations.point_ids)) as update:
-            references = compute_references(
+    chosen = _chosen_levels(options, extraction.num_levels)
+    count = len(observations.image_ids)
+    log.info(
+        "%d observations with patches of %d bytes each, adjusted %d times by at most %d iterations",
+        *(
+            count,
+            extraction.num_bytes // max(count, 1),
+            options.repeats * len(chosen),
+            ceres.max_num_iterations,
+        ),
+    )
+    extraction.estimate().announce("--preset low_memory")
+    levels = [patches for patches, _ in extraction.patches(progress)]
+    summaries = []
+    for repeat in range(options.repeats):
+        if repeat > 0:
+            projected = project(model, observations)
+            levels = _follow(model, images, observations, projected, features, levels, rows, progress)
+        references = []
+        for index in chosen:
+            if given is not None:
+                references.append(given[index])
+                continue
+            with progress.phase("references", len(observations.point_ids)) as update:
+                found = compute_references(
+                    observations,
+                    projected,
+                    levels[index],
+                    interpolation,
+                    rows=rows,
+                    num_threads=ceres.num_threads,
+                    poll=update,
+                )
+            references.append(found)
+        with progress.phase("adjust", ceres.max_num_iterations) as update:
+            summaries += adjust_bundle(
+                model,
                 observations,
-                projected,
-                patches,
+                list(zip([levels[index] for index in chosen], references, strict=True)),
+                options,
                 interpolation,
-                rows=row_of,
-                num_threads=ceres.num_threads,
-                poll=update,
+                adjustment,
+                ceres,
+                rows=rows,
+                constants=constants,
+                poll=lambda iteration, cost: update(iteration),
             )
-        of_observations = Patches(patches.data[row_of], patches.corners[row_of], patches.scales[row_of])
-        levels.append((of_observations, references))
-    with progress.phase("adjust", ceres.max_num_iterations) as update:
-        adjust_bundle(
-            model,
-            observations,
-            levels,
-            options,
-            interpolation,
-            adjustment,
-            ceres,
-            constants=constants,
-            poll=lambda iteration, cost: update(iteration),
+    return summaries
+
+
+def _chosen_levels(options: FeaturemetricBundleAdjustmentOptions, count: int) -> list[int]:
+    indices = options.levels if options.levels is not None else tuple(range(count))
+    if beyond := [index for index in indices if index >= count]:
+        raise UserError(
+            f"FeaturemetricBundleAdjustment.level_indices names the level {beyond[0]}, but the features have "
+            f"the levels 0 to {count - 1}"
         )
+    return list(indices)
+
+
+def _follow(
+    model: pycolmap.Reconstruction,
+    images: Sequence[ImageFile],
+    observations: Observations,
+    projected: NDArray[np.float64],
+    features: DenseFeaturesOptions,
+    levels: Sequence[Patches],
+    rows: NDArray[np.int64],
+    progress: Progress,
+) -> list[Patches]:
+    """The patches, those cut anew whose points have left them on any level."""
+    left = np.zeros(len(rows), bool)
+    for patches in levels:
+        inside = projected * patches.scales[rows] - 0.5 - patches.corners[rows]
+        # Interpolation takes a sample before and two behind.
+        last = np.array(patches.data.shape[2:0:-1]) - 2
+        left |= ((inside < 1) | (inside > last)).any(axis=1)  # not where the point does not project: NaN
+    if not left.any():
+        return list(levels)
+    if features.sparse:  # whose cache holds the patches around the old places
+        features = replace(features, use_cache=False)
+    extraction, new_rows = extraction_around(model, images, observations, projected, features, left)
+    result = []
+    for patches, (new, _) in zip(levels, extraction.patches(progress), strict=True):
+        changed = writable(patches)
+        changed.data[rows[left]] = new.data[new_rows[left]]
+        changed.corners[rows[left]] = new.corners[new_rows[left]]
+        result.append(changed)
+    log.info("%d patches cut anew, whose points have left them", left.sum())
+    return result

@@ -1,6 +1,7 @@
 """The strategies of bundle adjustment that compare features with references, and COLMAP's own."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
 import pycolmap
@@ -12,7 +13,6 @@ from pixcli.adjustment.problem import BundleProblem, Constants
 from pixcli.adjustment.references import sampling_arguments
 from pixcli.adjustment.solver import BundleSummary, Loss
 from pixcli.adjustment.warps import frontal_warps, reference_rows
-from pixcli.errors import UserError
 from pixcli.io.patch_store import Patches
 from pixcli.io.references import References
 from pixcli.options import InterpolationOptions
@@ -21,6 +21,22 @@ from pixcli.options.bundle_adjustment import (
     BundleAdjustmentOptions,
     FeaturemetricBundleAdjustmentOptions,
 )
+
+_STEP = 2.0
+"""Samples between the nodes of patch_warp."""
+
+
+def strategy_interpolation(strategy: str, interpolation: InterpolationOptions) -> InterpolationOptions:
+    """How a strategy samples features: patch_warp takes 4x4 nodes and NCC if it is given a single node.
+
+    Intensities agree between views up to gain and offset only, which NCC takes out; a single node leaves
+    nothing to compare then.
+    """
+    if strategy != "patch_warp" or len(interpolation.offsets) > 1:
+        return interpolation
+    places = _STEP * (np.arange(4) - 1.5)
+    nodes = " ".join(f"{x:g},{y:g}" for y in places for x in places)
+    return replace(interpolation, nodes=nodes, ncc_normalize=True, l2_normalize=False)
 
 
 def adjust_bundle(
@@ -32,19 +48,23 @@ def adjust_bundle(
     adjustment: BundleAdjustmentOptions,
     ceres: BundleAdjustmentCeresOptions,
     *,
+    rows: NDArray[np.int64] | None = None,
     constants: Constants | None = None,
     poll: Callable[[int, float], object] | None = None,
 ) -> list[BundleSummary]:
     """Refines a model in place; if it raises, the model is as the last level that ended has left it.
 
     Args:
-        levels: feature maps from coarse to fine, each with the patches of the observations, in their order,
-            and the references of the points. The strategy `geometric` needs none.
+        levels: feature maps from coarse to fine, each with patches and the references of the points. The
+            strategy `geometric` needs none.
+        rows: (n,) the patch of each observation (None: patch k belongs to observation k).
         poll: called after each iteration of the solver with its number and cost; may raise to stop.
 
     Returns:
         What the solver did on each level.
     """
+    if rows is None:
+        rows = np.arange(len(observations.image_ids))
     summaries = []
     for level in levels if options.strategy != "geometric" else [None]:
         problem = BundleProblem(reconstruction, observations, adjustment, constants)
@@ -53,14 +73,15 @@ def adjust_bundle(
             geometric_loss = Loss(ceres.loss_function_type, ceres.loss_function_scale)
             problem.add_reprojections(observations.xy, geometric_loss)
         elif options.strategy == "costmaps":
-            maps = compute_cost_maps(observations, *level, interpolation, num_threads=ceres.num_threads)
-            problem.add_cost_maps(maps, *level, loss)
-        elif options.strategy == "patch_warp":
-            _add_warped_features(
-                problem, reconstruction, observations, *level, options.regularize_source, interpolation, loss
+            maps = compute_cost_maps(
+                observations, *level, interpolation, rows=rows, num_threads=ceres.num_threads
             )
+            problem.add_cost_maps(maps, *level, loss, rows=rows)
+        elif options.strategy == "patch_warp":
+            warps, facing = _warps(reconstruction, observations, *level, rows, options.regularize_source)
+            problem.add_features(*level, interpolation, loss, warps=warps, rows=facing)
         else:
-            problem.add_features(*level, interpolation, loss)
+            problem.add_features(*level, interpolation, loss, rows=rows)
         if level is not None and options.geometric_weight > 0:
             geometric_loss = Loss(ceres.loss_function_type, ceres.loss_function_scale)
             covariance = np.eye(2) / options.geometric_weight
@@ -71,29 +92,27 @@ def adjust_bundle(
     return summaries
 
 
-def _add_warped_features(
-    problem: BundleProblem,
+def _warps(
     reconstruction: pycolmap.Reconstruction,
     observations: Observations,
     patches: Patches,
     references: References,
+    rows: NDArray[np.int64],
     regularize_source: bool,
-    interpolation: InterpolationOptions,
-    loss: Loss,
-) -> None:
-    """Features at the nodes around the reference; warps are those of the model as it is, and stay."""
-    if len(interpolation.offsets) < 2:
-        raise UserError(
-            "the strategy patch_warp compares nodes: give several, such as a grid, in Interpolation.nodes"
-        )
+) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """(n, 2, 2) what carries nodes around the reference into each patch, and the rows of those it can.
+
+    Warps are those of the model as it is, and stay.
+    """
     reference = reference_rows(observations, references)
     warps = frontal_warps(reconstruction, observations, reference)
     # From samples of the map of the reference to samples of the map of each observation.
-    warps *= patches.scales[:, :, None] / patches.scales[reference][:, None, :]
+    scales = patches.scales[rows]
+    warps *= scales[:, :, None] / scales[reference][:, None, :]
     usable = np.isfinite(warps).all(axis=(1, 2))
     if not regularize_source:
         usable &= reference != np.arange(len(reference))
-    problem.add_features(patches, references, interpolation, loss, warps=warps, rows=np.flatnonzero(usable))
+    return warps, np.where(usable, rows, -1)
 
 
 def compute_cost_maps(
@@ -102,6 +121,7 @@ def compute_cost_maps(
     references: References,
     interpolation: InterpolationOptions,
     *,
+    rows: NDArray[np.int64] | None = None,
     num_threads: int = -1,
     poll: Callable[[int], object] | None = None,
 ) -> NDArray[np.float32]:
@@ -109,13 +129,18 @@ def compute_cost_maps(
 
     Of each sample of the patch of each observation; zeros where the point has no reference. Three numbers a
     sample, whatever the channels: with these, patches are needed no more.
+
+    Args:
+        rows: (n,) the patch of each observation (None: patch k belongs to observation k).
     """
+    if rows is None:
+        rows = np.arange(len(observations.image_ids))
     reference = references.rows_of(observations.point_ids)[observations.point_index]
     return _core.compute_cost_maps(
         patches.data,
         patches.corners,
         patches.scales,
-        np.arange(len(patches.data), dtype=np.int64),
+        np.ascontiguousarray(rows, np.int64),
         references.features,
         np.ascontiguousarray(reference),
         **sampling_arguments(interpolation),

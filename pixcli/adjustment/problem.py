@@ -52,7 +52,12 @@ class BundleProblem:
         self._options = options
         self._constants = constants or Constants()
         points = [reconstruction.points3D[point_id].xyz for point_id in observations.point_ids.tolist()]
-        self.points: Array = np.array(points, np.float64).reshape(-1, 3)
+        # All parameters lie in one array, as Ceres breaks ties by address: else results would depend on where
+        # the memory of each happens to be.
+        poses = len(reconstruction.frames) + sum(rig.num_sensors() for rig in reconstruction.rigs.values())
+        intrinsics = sum(len(camera.params) for camera in reconstruction.cameras.values())
+        self._unused = np.empty(3 * len(points) + 7 * poses + intrinsics)
+        self.points: Array = self._placed(np.array(points, np.float64)).reshape(-1, 3)
         self.cameras: dict[int, Array] = {}
         self.rig_from_world: dict[int, Array] = {}
         """By frame: qx qy qz qw tx ty tz."""
@@ -77,13 +82,19 @@ class BundleProblem:
             key = (frame.rig_id, camera_id)
             if key not in self.sensor_from_rig:
                 sensor_from_rig = frame.rig.sensor_from_rig(image.camera.sensor_id)
-                self.sensor_from_rig[key] = _unit_pose(sensor_from_rig.params)
+                self.sensor_from_rig[key] = self._placed(_unit_pose(sensor_from_rig.params))
             blocks.append(self.sensor_from_rig[key])
         if image.frame_id not in self.rig_from_world:
-            self.rig_from_world[image.frame_id] = _unit_pose(frame.rig_from_world.params)
+            self.rig_from_world[image.frame_id] = self._placed(_unit_pose(frame.rig_from_world.params))
         if camera_id not in self.cameras:
-            self.cameras[camera_id] = np.array(image.camera.params, np.float64)
+            self.cameras[camera_id] = self._placed(image.camera.params)
         return [*blocks, self.rig_from_world[image.frame_id], self.cameras[camera_id]]
+
+    def _placed(self, values: Array) -> Array:
+        """A flat copy where parameters lie."""
+        block, self._unused = np.split(self._unused, [values.size])
+        block[:] = values.ravel()
+        return block
 
     def add_features(
         self,
@@ -98,40 +109,60 @@ class BundleProblem:
     ) -> int:
         """Adds f(projection) - reference for all observations of points with a reference, and counts them.
 
-        Patch k belongs to observation k. `compressed` makes three rows of each residual, exactly; without it,
-        there is one for each channel and node.
+        `compressed` makes three rows of each residual, exactly; without it, there is one for each channel and
+        node.
 
         Args:
-            warps: (n, 2, 2) what carries the nodes of interpolation into each patch.
-            rows: which of the observations take part; all if None.
+            warps: (n, 2, 2) what carries the nodes of interpolation into the patch of each observation.
+            rows: (n,) the patch of each observation, -1 for those that take no part (None: patch k belongs to
+                observation k).
         """
+        count = len(self._observations.image_ids)
+        rows = np.arange(count) if rows is None else rows
+        warps_of_patches = None
+        if warps is not None:
+            warps_of_patches = np.zeros((len(patches.data), 2, 2))
+            warps_of_patches[rows[rows >= 0]] = warps[rows >= 0]
         shared = costs.ReferencedPatches(
             patches.data,
             patches.corners,
             patches.scales,
             references.features,
-            warps=warps,
+            warps=warps_of_patches,
             **sampling_arguments(interpolation),
         )
+        patch_of = rows.tolist()
 
         def make(k: int, reference: int, projection: Any, wrap_width: float) -> Any:
             return costs.FeaturemetricProjectionCost(
-                projection, shared, k, reference, wrap_width=wrap_width, compressed=compressed
+                projection, shared, patch_of[k], reference, wrap_width=wrap_width, compressed=compressed
             )
 
         size = references.features.shape[1]
-        return self._add_all(make, references, 3 if compressed else size, loss, rows)
+        return self._add_all(make, references, 3 if compressed else size, loss, rows >= 0)
 
     def add_cost_maps(
-        self, maps: NDArray[np.float32], patches: Patches, references: References, loss: Loss
+        self,
+        maps: NDArray[np.float32],
+        patches: Patches,
+        references: References,
+        loss: Loss,
+        *,
+        rows: NDArray[np.int64] | None = None,
     ) -> int:
-        """Adds the distance to the reference from maps (n, P, P, 3) of it; the patches say where they lie."""
-        shared = costs.CostMaps(maps, patches.corners, patches.scales)
+        """Adds the distance to the reference from the map of each observation, (n, P, P, 3), and counts them.
+
+        Args:
+            patches: where the maps lie.
+            rows: (n,) the patch of each observation, see add_features().
+        """
+        rows = np.arange(len(maps)) if rows is None else rows
+        shared = costs.CostMaps(maps, patches.corners[rows], patches.scales[rows])
 
         def make(k: int, reference: int, projection: Any, wrap_width: float) -> Any:
             return costs.CostMapProjectionCost(projection, shared, k, wrap_width=wrap_width)
 
-        return self._add_all(make, references, 3, loss)
+        return self._add_all(make, references, 3, loss, rows >= 0)
 
     def _add_all(
         self,
@@ -139,13 +170,12 @@ class BundleProblem:
         references: References,
         rows_of_each: int,
         loss: Loss,
-        rows: NDArray[np.int64] | None = None,
+        chosen: NDArray[np.bool_],
     ) -> int:
         observations = self._observations
         robust = self._borrowed(ceres_loss(loss))
         reference = references.rows_of(observations.point_ids)[observations.point_index]
-        if rows is not None:
-            reference[~np.isin(np.arange(len(reference)), rows)] = -1
+        reference[~chosen] = -1
         for image_id, members in observations.by_image.items():
             camera, blocks = self._model.images[image_id].camera, self._image_blocks[image_id]
             projection = self._projection(camera, rig=len(blocks) == 3)

@@ -1,16 +1,23 @@
 """References: what each point of a model should look like."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pycolmap
 from numpy.typing import NDArray
 
 from pixcli import _core
-from pixcli.adjustment.observations import Observations
+from pixcli.adjustment.observations import Observations, project, read_observations
+from pixcli.errors import UserError
+from pixcli.features.extraction import Extraction
+from pixcli.features.streaming import ImageFile
 from pixcli.io.patch_store import Patches
-from pixcli.io.references import ObservedFeatures, References
-from pixcli.options import InterpolationOptions
+from pixcli.io.references import ObservedFeatures, References, read_references
+from pixcli.options import DenseFeaturesOptions, InterpolationOptions
+from pixcli.progress import Progress
 
 
 def sampling_arguments(interpolation: InterpolationOptions) -> dict[str, Any]:
@@ -83,3 +90,107 @@ def compute_references(
         observations.keypoints[nearest],
         kept,
     )
+
+
+def references_options(features: DenseFeaturesOptions, interpolation: InterpolationOptions) -> dict[str, Any]:
+    """What decides the values of references, by option: the fingerprint that their file carries."""
+    identity = Extraction([], [], features).identity
+    made_with = {f"DenseFeatures.{key}": value for key, value in identity.items()}
+    return made_with | {f"Interpolation.{key}": value for key, value in asdict(interpolation).items()}
+
+
+def model_references(
+    model: pycolmap.Reconstruction,
+    images: Sequence[ImageFile],
+    features: DenseFeaturesOptions,
+    interpolation: InterpolationOptions,
+    *,
+    min_track_length: int = 2,
+    keep_observations: bool = False,
+    num_threads: int = -1,
+    progress: Progress | None = None,
+) -> list[References]:
+    """The references of a model's points as the model is, on all levels of the feature map.
+
+    Args:
+        images: the registered images, by ascending id.
+        keep_observations: also return the features of all observations.
+    """
+    progress = progress or Progress()
+    observations = read_observations(model, min_track_length)
+    projected = project(model, observations)
+    # A sparse cache holds other patches: those of the keypoints, or of the model as it was.
+    if features.sparse:
+        features = replace(features, use_cache=False)
+    extraction, rows = extraction_around(model, images, observations, projected, features)
+    references = []
+    for patches, _ in extraction.patches(progress):
+        with progress.phase("references", len(observations.point_ids)) as update:
+            found = compute_references(
+                observations,
+                projected,
+                patches,
+                interpolation,
+                rows=rows,
+                keep_observations=keep_observations,
+                num_threads=num_threads,
+                poll=update,
+            )
+        references.append(found)
+    return references
+
+
+def extraction_around(
+    model: pycolmap.Reconstruction,
+    images: Sequence[ImageFile],
+    observations: Observations,
+    xy: NDArray[np.float64],
+    features: DenseFeaturesOptions,
+    chosen: NDArray[np.bool_] | None = None,
+) -> tuple[Extraction, NDArray[np.int64]]:
+    """An extraction of patches around xy (n, 2), and (n,) the patch of each observation, -1 for none.
+
+    Args:
+        images: the registered images, by ascending id.
+        chosen: (n,) the observations that get a patch; all if None.
+    """
+    rows = np.full(len(xy), -1, np.int64)
+    keypoints = []
+    first = 0
+    for image_id in sorted(model.reg_image_ids()):
+        members = observations.by_image.get(image_id, np.empty(0, np.int64))
+        if chosen is not None:
+            members = members[chosen[members]]
+        rows[members] = first + np.arange(len(members))
+        keypoints.append(xy[members])
+        first += len(members)
+    return Extraction(images, keypoints, features), rows
+
+
+def read_model_references(
+    path: Path,
+    model: pycolmap.Reconstruction,
+    features: DenseFeaturesOptions,
+    interpolation: InterpolationOptions,
+) -> list[References]:
+    """The references that a file holds for this model, on all levels of the feature map.
+
+    Raises:
+        UserError: there is no such file, it is damaged, made with other features, or for another model.
+    """
+    levels = read_references(path, references_options(features, interpolation))
+    for references in levels:
+        origins = zip(
+            references.point_ids.tolist(),
+            references.image_ids.tolist(),
+            references.keypoints.tolist(),
+            strict=True,
+        )
+        for point_id, image_id, keypoint in origins:
+            known = image_id in model.images and keypoint < model.images[image_id].num_points2D()
+            if not known or model.images[image_id].points2D[keypoint].point3D_id != point_id:
+                raise UserError(
+                    f"{path}: the references are of another model: they have point {point_id} in image "
+                    f"{image_id} at keypoint {keypoint}, and this model does not; make them again"
+                )
+    return levels

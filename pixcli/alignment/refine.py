@@ -22,7 +22,7 @@ from pixcli.io.database import MatchGraph, check_output_path, read_match_graph, 
 from pixcli.io.files import check_writable
 from pixcli.io.image_list import read_image_list
 from pixcli.options import DenseFeaturesOptions, InterpolationOptions, KeypointAdjustmentOptions
-from pixcli.progress import PhaseStats, Progress, available_memory
+from pixcli.progress import PhaseStats, Progress
 
 log = logging.getLogger(__name__)
 
@@ -140,7 +140,7 @@ def plan_refinement(
         len(graph.pairs),
         tracks.num_tracks,
     )
-    _announce(alignment.estimate())
+    alignment.estimate().announce("refine parts with --image_list_path")
     return Plan(database, graph, tracks, alignment)
 
 
@@ -205,18 +205,6 @@ def refine_keypoints(
 def _indices(chosen: list[str], names: list[str]) -> npt.NDArray[np.int64]:
     index = {name: i for i, name in enumerate(names)}
     return np.array([index[name] for name in chosen], np.int64)
-
-
-def _announce(estimate: Estimate) -> None:
-    disk = f" and {estimate.disk / 1e6:.0f} MB of disk" if estimate.disk else ""
-    log.info("expecting to use %.0f MB of memory%s", estimate.memory / 1e6, disk)
-    available = available_memory()
-    if available is not None and estimate.memory > available:
-        raise UserError(
-            f"this needs {estimate.memory / 1e9:.1f} GB of memory, but {available / 1e9:.1f} GB are free: "
-            "keep patches in a file with --DenseFeatures.use_cache 1 and --DenseFeatures.cache_path, or "
-            "refine parts with --image_list_path"
-        )
 
 
 def _summary(

@@ -24,6 +24,7 @@ def featuremetric_bundle_adjuster(
     output_path: Path,
     image_path: Path,
     constant_image_list_path: Path | None,
+    references_path: Path | None,
     write_normals_path: Path | None,
     report_path: Path | None,
     options: FeaturemetricBundleAdjustmentOptions,
@@ -39,7 +40,7 @@ def featuremetric_bundle_adjuster(
     after COLMAP's mapper, with or without feature_refiner before it. The written model has the refined
     observations.
     """
-    for path in (report_path, write_normals_path):
+    for path in (report_path, write_normals_path, references_path):
         if path is not None:
             check_writable(path)
     refined = refine_model(
@@ -53,6 +54,7 @@ def featuremetric_bundle_adjuster(
         ceres,
         constant_image_list_path=constant_image_list_path,
         normals_path=write_normals_path,
+        references_path=references_path,
         progress=progress,
     )
     if report_path is not None:

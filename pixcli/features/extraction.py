@@ -22,6 +22,8 @@ from pixcli.progress import Progress
 
 # Options that say how fast features are computed and where they are kept, but do not change their values.
 _NEUTRAL = {"num_threads", "device", "gpu_index", "tile_size", "use_cache", "cache_path", "overwrite_cache"}
+# Options that say how much of the features is kept, and in which precision.
+_KEEPING = {"sparse", "patch_size", "dtype"}
 # Options of the built-in models: they count where the model in use knows them.
 _OF_MODELS = {"color", "spatial_bin_size", "rootsift"}
 
@@ -63,18 +65,39 @@ class Extraction:
         return int(self._ptr[-1])
 
     @property
+    def num_levels(self) -> int:
+        """Levels of the features, at all scales."""
+        return len(self._extractor.outputs)
+
+    @property
     def num_channels(self) -> int:
         """Channels of the features of all levels, at most."""
         return max(output.level.channels for output in self._extractor.outputs)
 
+    @property
+    def num_bytes(self) -> int:
+        """Bytes of the patches of all levels."""
+        return self._patch_contents.num_bytes
+
     def check_distinct(self, interpolation: InterpolationOptions) -> None:
         """Raises UserError if features look alike everywhere once they are interpolated."""
         per_vector = interpolation.l2_normalize and not interpolation.ncc_normalize
-        if self.num_channels == 1 and (self._options.l2_normalize or per_vector):
+        per_sample = self._options.l2_normalize and self._extractor.model.normalizable
+        if self.num_channels == 1 and (per_sample or per_vector):
+            keys = ["DenseFeatures.l2_normalize"] * per_sample + ["Interpolation.l2_normalize"] * per_vector
             raise UserError(
-                "a single channel of unit length is 1 everywhere: set DenseFeatures.l2_normalize and "
-                "Interpolation.l2_normalize to 0, or DenseFeatures.model to dsift"
+                f"a single channel of unit length is 1 everywhere: set --DenseFeatures.model dsift, or "
+                f"{' and '.join(f'--{key} 0' for key in keys)}"
             )
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What decides the features at a position, ready for JSON: the model, its options and the scaling."""
+        model = self._extractor.model
+        skipped = _NEUTRAL | _OF_MODELS | _KEEPING | {"model_path"}
+        values = {key: value for key, value in asdict(self._options).items() if key not in skipped}
+        values["model"] = model_identity(self._options)
+        return values | {key: value for key, value in model.options.items() if key not in _NEUTRAL}
 
     def estimate(self) -> Estimate:
         """What patches() will take. Raises UserError if a new cache does not fit on its disk."""
@@ -139,14 +162,10 @@ class Extraction:
         return self._contents(np.arange(len(self._images) + 1), "whole maps", shapes)
 
     def _contents(self, ptr: NDArray[np.int64], items: str, shapes: Sequence[NDArray[np.int32]]) -> Contents:
-        extractor = self._extractor
-        skipped = _NEUTRAL | _OF_MODELS | {"model_path"}
-        values = {key: value for key, value in asdict(self._options).items() if key not in skipped}
-        values["model"] = model_identity(self._options)
-        values |= {key: value for key, value in extractor.model.options.items() if key not in _NEUTRAL}
+        values = self.identity | {key: getattr(self._options, key) for key in sorted(_KEEPING)}
         levels = [
-            LevelLayout(output.level.channels, extractor.dtype, sizes)
-            for output, sizes in zip(extractor.outputs, shapes, strict=True)
+            LevelLayout(output.level.channels, self._extractor.dtype, sizes)
+            for output, sizes in zip(self._extractor.outputs, shapes, strict=True)
         ]
         return Contents(values, [file.name for file in self._images], ptr, items, levels)
 

@@ -1,5 +1,6 @@
 """Items of all images: decoded ahead, made one image after the other, kept in memory or in a cache file."""
 
+import logging
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -11,10 +12,13 @@ from typing import NamedTuple, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from pixcli.errors import UserError
 from pixcli.io.images import image_hash, read_image
 from pixcli.io.patch_store import Contents, Items, PatchStore, check_disk, open_store
 from pixcli.options import DenseFeaturesOptions
-from pixcli.progress import Progress
+from pixcli.progress import Progress, available_memory
+
+log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -38,6 +42,18 @@ class Estimate:
     memory: int
     """Beyond what the libraries take."""
     disk: int
+
+    def announce(self, remedy: str) -> None:
+        """Logs what is to come. Raises UserError, with the remedy, if less memory is free."""
+        disk = f" and {self.disk / 1e6:.0f} MB of disk" if self.disk else ""
+        log.info("expecting to use %.0f MB of memory%s", self.memory / 1e6, disk)
+        available = available_memory()
+        if available is not None and self.memory > available:
+            raise UserError(
+                f"this needs {self.memory / 1e9:.1f} GB of memory, but {available / 1e9:.1f} GB are free: "
+                f"keep patches in a file with --DenseFeatures.use_cache 1 and --DenseFeatures.cache_path, or "
+                f"{remedy}"
+            )
 
 
 @dataclass(frozen=True)

@@ -47,6 +47,17 @@ class Patches:
     """(n, 2) s_x and s_y: the image's x lies in the map at u = x s_x - 0.5, in the patch at u - corner."""
 
 
+def writable(patches: Patches) -> Patches:
+    """The same patches to be changed: those of a cache are copied as they are written to, not in its file."""
+    if patches.data.flags.writeable:
+        return patches
+    file: Any = patches.data
+    while not isinstance(file, np.memmap):
+        file = file.base
+    data = np.memmap(str(file.filename), file.dtype, "c", file.offset, file.shape).reshape(patches.data.shape)
+    return Patches(np.asarray(data), patches.corners.copy(), patches.scales)
+
+
 @dataclass(frozen=True)
 class LevelLayout:
     """The size of everything in one level of a store."""

@@ -1,6 +1,6 @@
 """References of 3D points in one HDF5 file.
 
-/            attributes: format, version, options (JSON: what the features were made with)
+/            attributes: format, version, options (JSON: what the features were made with, by option)
 /level<k>    point_id (p,), feature (p, D), image_id (p,), keypoint (p,): of the reference, by point
              and, if kept, those of all observations that counted: observation_ptr (p + 1,),
              observation_image_id (n,), observation_keypoint (n,), observation_feature (n, D)
@@ -86,7 +86,15 @@ def _write_arrays(group: h5py.Group, prefix: str, *arrays: NDArray[Any]) -> None
 
 
 def read_references(path: Path, options: Mapping[str, str | float | bool] | None = None) -> list[References]:
-    """The references of all levels; UserError if they are damaged, or were made with other options."""
+    """The references of all levels of the feature map, from coarse to fine.
+
+    Args:
+        options: what features are made with now, see adjustment.references.references_options(); the first
+            that differs is named. None: whatever the references were made with is taken.
+
+    Raises:
+        UserError: there is no such file, it is damaged, or its features were made with other options.
+    """
     try:
         with h5py.File(path, "r", locking=False) as file:
             if file.attrs.get("format") != FORMAT:

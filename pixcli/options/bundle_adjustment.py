@@ -3,7 +3,16 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from pixcli.options.fields import OptionGroup, option
+from pixcli.options.fields import OptionGroup, option, parse_numbers
+
+
+def _parse_levels(text: str) -> tuple[int, ...] | None:
+    if text == "all":
+        return None
+    levels = tuple(int(number) for number in parse_numbers(text) if number.is_integer() and number >= 0)
+    if len(set(levels)) != len(text.split(",")):
+        raise ValueError("expected all, or different levels from 0 separated by commas, such as 0,2")
+    return levels
 
 
 @dataclass(frozen=True)
@@ -41,7 +50,9 @@ class BundleAdjustmentCeresOptions(OptionGroup):
     )
     loss_function_scale: float = option(1.0, "Scale of that loss, in pixels.", minimum=1e-9)
     use_inner_iterations: bool = option(False, "Refine the points again after every step.")
-    num_threads: int = option(-1, "Threads; -1: all cores.", minimum=-1)
+    num_threads: int = option(
+        -1, "Threads; -1: all cores. With more than one, Ceres rounds the last digits by chance.", minimum=-1
+    )
     max_num_images_direct_dense_cpu_solver: int = option(
         50, "Up to this many images, the linear solver is direct and dense.", minimum=0
     )
@@ -71,6 +82,21 @@ class FeaturemetricBundleAdjustmentOptions(OptionGroup):
     write_completed: Literal["none", "model"] = option(
         "none", "surface: whether such observations are written, as additional 2D points of the images."
     )
+    repeats: int = option(
+        1,
+        "Strategies with references: how often to adjust; in between, references are found anew and patches "
+        "are cut anew whose points have left them.",
+        minimum=1,
+    )
+    level_indices: str = option(
+        "all",
+        "Strategies with references: levels of the feature map to adjust by, in this order, 0 being the "
+        "coarsest; all: from coarse to fine.",
+        parse=_parse_levels,
+    )
+    keep_observations: bool = option(
+        False, "references_path: also write the features of all observations, for localization."
+    )
     loss: Literal["trivial", "cauchy", "huber", "soft_l1"] = option(
         "cauchy", "Robust loss on the distance of features."
     )
@@ -81,3 +107,8 @@ class FeaturemetricBundleAdjustmentOptions(OptionGroup):
     geometric_weight: float = option(
         0.0, "Weight of squared reprojection errors beside the features, per squared pixel.", minimum=0
     )
+
+    @property
+    def levels(self) -> tuple[int, ...] | None:
+        """level_indices as numbers; None: all."""
+        return _parse_levels(self.level_indices)

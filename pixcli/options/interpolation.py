@@ -27,7 +27,8 @@ class InterpolationOptions(OptionGroup):
     mode: Literal["bicubic", "bilinear"] = option("bicubic", "Bicubic is Catmull-Rom.")
     nodes: str = option(
         "0,0",
-        "Offsets x,y from the keypoint at which the map is sampled, in its samples, separated by spaces.",
+        "Offsets x,y from the keypoint at which the map is sampled, in its samples, separated by spaces. "
+        "patch_warp, which needs several, takes a grid of its own if there is only one.",
         parse=_parse_nodes,
     )
     l2_normalize: bool = option(True, "Scale every interpolated vector to unit length.")

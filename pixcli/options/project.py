@@ -26,6 +26,11 @@ class PathOptions(OptionGroup):
     references_path: str = option("", "What the points of the model look like (HDF5).")
     output_path: str = option("", "Where the result is written.")
     covariance_path: str = option("", "HDF5 file for each keypoint's 2x2 covariance, in pixels squared.")
+    references_path: str = option(
+        "",
+        "HDF5 file of references, what the features of every point look like: used if it is there, else "
+        "written for the refined model.",
+    )
     write_normals_path: str = option("", "PLY file for the points with their normals.")
     report_path: str = option("", "JSON file for the figures of the closing summary.")
     texture_path: str = option("", "Folder of photos that surfaces are textured with.")

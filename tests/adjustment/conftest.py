@@ -30,7 +30,13 @@ class FeatureScene:
     references: References
 
     def perturbed(
-        self, degrees: float = 0.1, position: float = 0.005, focal: float = 0.0, hold: int = 2, seed: int = 0
+        self,
+        degrees: float = 0.1,
+        position: float = 0.005,
+        focal: float = 0.0,
+        distortion: float = 0.0,
+        hold: int = 2,
+        seed: int = 0,
     ) -> tuple[pycolmap.Reconstruction, frozenset[int]]:
         """The model with errors, and the images (of the first `hold` frames) that have none."""
         rng = np.random.default_rng(seed)
@@ -45,6 +51,9 @@ class FeatureScene:
         for _, camera in sorted(model.cameras.items()):
             params = np.array(camera.params)
             params[camera.focal_length_idxs()] *= 1 + focal * rng.uniform(-1, 1)
+            params[camera.extra_params_idxs()] += distortion * rng.uniform(
+                -1, 1, len(camera.extra_params_idxs())
+            )
             camera.params = params
         held = sorted(model.frames)[:hold]
         images = {image_id for image_id, image in model.images.items() if image.frame_id in held}
@@ -55,9 +64,26 @@ class FeatureScene:
         return np.linalg.norm(project(model, self.observations) - self.projected, axis=1)
 
 
+def _change_cameras(model: pycolmap.Reconstruction, others: dict[str, list[float]]) -> None:
+    """Gives all cameras but the first other models, and the observations the places where points are then."""
+    cameras = [camera for _, camera in sorted(model.cameras.items())]
+    for camera, (name, params) in zip(cameras[1:], others.items(), strict=True):
+        camera.model = pycolmap.CameraModelId.__members__[name]
+        camera.params = params
+    observations = read_observations(model)
+    for image_id, members in observations.by_image.items():
+        points2D = model.images[image_id].points2D
+        xy = project(model, observations)[members]
+        for row, at in zip(observations.keypoints[members].tolist(), xy, strict=True):
+            points2D[row].xy = at
+
+
 @pytest.fixture(scope="session")
 def feature_scene() -> Callable[..., FeatureScene]:
-    """Makes scenes of quadratic features around the true pixels, which bicubic sampling gives exactly."""
+    """Makes scenes of quadratic features around the true pixels, which bicubic sampling gives exactly.
+
+    `other_models` are those of the second camera, the third and so on, by name.
+    """
 
     def make(
         model: str = "SIMPLE_RADIAL",
@@ -68,6 +94,7 @@ def feature_scene() -> Callable[..., FeatureScene]:
         frames: int = 4,
         points: int = 60,
         seed: int = 3,
+        other_models: dict[str, list[float]] | None = None,
     ) -> FeatureScene:
         pycolmap.set_random_seed(seed)
         options = pycolmap.SyntheticDatasetOptions()
@@ -77,6 +104,8 @@ def feature_scene() -> Callable[..., FeatureScene]:
         if params is not None:
             options.camera_params = params
         truth = pycolmap.synthesize_dataset(options)
+        if other_models:
+            _change_cameras(truth, other_models)
         observations = read_observations(truth)
         projected = project(truth, observations)
         assert np.isfinite(projected).all()

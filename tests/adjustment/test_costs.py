@@ -108,8 +108,16 @@ def test_derivatives_for_every_camera_model(model, rig):
     corner = _corner_around(_pixel(model, blocks, rig))
     projection, wrap_width = _projection(model, rig), _wrap_width(model)
     patches = _referenced(corner)
+    warped = _referenced(
+        corner,
+        nodes=[(-1.0, -1.0), (1.0, -1.0), (0.0, 0.0), (0.0, 1.5)],
+        warps=np.array([[[1.1, 0.2], [-0.1, 0.9]]]),
+        l2_normalize=False,
+        ncc_normalize=True,
+    )
     for cost in (
         costs.FeaturemetricProjectionCost(projection, patches, 0, 0, wrap_width=wrap_width),
+        costs.FeaturemetricProjectionCost(projection, warped, 0, 0, wrap_width=wrap_width),
         costs.FeaturemetricProjectionCost(projection, patches, 0, 0, wrap_width=wrap_width, compressed=False),
         costs.CostMapProjectionCost(projection, _maps(corner), 0, wrap_width=wrap_width),
     ):
@@ -125,6 +133,33 @@ def test_derivatives_for_every_camera_model(model, rig):
                 gradient, numeric, rtol=1e-5, atol=1e-6 * max(1, np.abs(numeric).max())
             )
             assert np.abs(gradient).max() > 1e-6
+
+
+@pytest.mark.parametrize("rig", [False, True], ids=["image", "rig"])
+@pytest.mark.parametrize("model", MODELS, ids=lambda model: model.name)
+def test_three_rows_stand_for_all_for_every_camera_model(model, rig):
+    """The oracle has a row for each channel and node; warped nodes, normalized, as patch_warp has them."""
+    blocks = _blocks(model, rig)
+    corner = _corner_around(_pixel(model, blocks, rig))
+    projection, wrap_width = _projection(model, rig), _wrap_width(model)
+    grid = [(x, y) for y in (-1.5, 0.0, 1.5) for x in (-1.5, 0.0, 1.5)]
+    for sampling in ({}, {"nodes": grid, "l2_normalize": False, "ncc_normalize": True}):
+        warps = np.array([[[1.1, 0.2], [-0.1, 0.9]]]) if sampling else None
+        patches = _referenced(corner, 7, warps=warps, **sampling)
+        short, long = (
+            _evaluate(
+                costs.FeaturemetricProjectionCost(
+                    projection, patches, 0, 0, wrap_width=wrap_width, compressed=compressed
+                ),
+                blocks,
+            )
+            for compressed in (True, False)
+        )
+        (r3, j3), (r, j) = ((residuals, np.hstack(jacobians)) for residuals, jacobians in (short, long))
+        assert (len(r3), len(r)) == (3, 7 * len(sampling.get("nodes", [0])))
+        np.testing.assert_allclose(r3 @ r3, r @ r, rtol=1e-9)
+        np.testing.assert_allclose(j3.T @ r3, j.T @ r, rtol=1e-9, atol=1e-9 * np.abs(j.T @ r).max())
+        np.testing.assert_allclose(j3.T @ j3, j.T @ j, rtol=1e-9, atol=1e-9 * np.abs(j.T @ j).max())
 
 
 @pytest.mark.parametrize("scale", [(1.0, 1.0), (0.5, 0.25)])

@@ -5,11 +5,13 @@ import pycolmap
 import pytest
 
 from pixcli.adjustment.featuremetric import adjust_bundle
-from pixcli.adjustment.observations import read_observations
+from pixcli.adjustment.observations import project, read_observations
 from pixcli.adjustment.problem import BundleProblem, Constants
+from pixcli.adjustment.references import compute_references, extraction_around
 from pixcli.adjustment.solver import Loss
 from pixcli.errors import UserError
-from pixcli.options import InterpolationOptions
+from pixcli.features.streaming import ImageFile
+from pixcli.options import DenseFeaturesOptions, InterpolationOptions
 from pixcli.options.bundle_adjustment import (
     BundleAdjustmentCeresOptions,
     BundleAdjustmentOptions,
@@ -21,6 +23,12 @@ FIXED_CAMERAS = BundleAdjustmentOptions(refine_focal_length=False, refine_extra_
 THOROUGH = BundleAdjustmentCeresOptions(
     function_tolerance=1e-14, gradient_tolerance=0, parameter_tolerance=0, num_threads=1
 )
+
+CAMERAS = [
+    ("SIMPLE_RADIAL", None),
+    ("OPENCV", [1280, 1270, 512, 384, 0.05, -0.01, 1e-3, -1e-3]),
+    ("OPENCV_FISHEYE", [900, 905, 512, 384, 0.02, 0.01, 0, 0]),
+]
 
 
 def _adjust(scene, model, strategy="feature_reference", adjustment=FIXED_CAMERAS, ceres=THOROUGH, **options):
@@ -48,15 +56,7 @@ def _pose_errors(model, truth):
     return max(turns), max(centres)
 
 
-@pytest.mark.parametrize(
-    ("model", "params"),
-    [
-        ("SIMPLE_RADIAL", None),
-        ("OPENCV", [1280, 1270, 512, 384, 0.05, -0.01, 1e-3, -1e-3]),
-        ("OPENCV_FISHEYE", [900, 905, 512, 384, 0.02, 0.01, 0, 0]),
-        ("EQUIRECTANGULAR", [1024, 768]),
-    ],
-)
+@pytest.mark.parametrize(("model", "params"), [*CAMERAS, ("EQUIRECTANGULAR", [1024, 768])])
 @pytest.mark.parametrize("cameras_per_rig", [1, 3])
 def test_poses_and_points_return_to_the_truth(feature_scene, model, params, cameras_per_rig):
     scene = feature_scene(model, params, cameras_per_rig=cameras_per_rig)
@@ -84,6 +84,60 @@ def test_focal_lengths_distortion_and_sensors_are_refined_where_asked(feature_sc
     for camera_id, camera in perturbed.cameras.items():
         np.testing.assert_allclose(camera.params, scene.truth.cameras[camera_id].params, rtol=1e-5, atol=1e-6)
     assert _pose_errors(perturbed, scene.truth)[1] < 1e-5
+
+
+@pytest.mark.parametrize(("model", "params"), CAMERAS)
+@pytest.mark.parametrize(
+    ("strategy", "error"), [("feature_reference", 1e-5), ("costmaps", 0.1), ("geometric", 1e-5)]
+)
+def test_poses_points_focal_lengths_and_distortion_return_to_the_truth(
+    feature_scene, model, params, strategy, error
+):
+    """By exact costs; a map of distances says how far away its optimum is up to its samples' distance."""
+    scene = feature_scene(model, params, frames=5, channels=8)
+    perturbed, held = scene.perturbed(degrees=0.03, position=0.002, focal=0.001, distortion=0.002)
+    before = scene.pixel_errors(perturbed)
+    constants = Constants(images=held)
+    _adjust(scene, perturbed, strategy=strategy, adjustment=BundleAdjustmentOptions(), constants=constants)
+    after = scene.pixel_errors(perturbed)
+    assert np.sqrt(np.mean(after**2)) < error * np.sqrt(np.mean(before**2))
+    if strategy != "costmaps":
+        for camera_id, camera in perturbed.cameras.items():
+            expected = scene.truth.cameras[camera_id].params
+            # Far from the border, the highest terms of a fisheye's polynomial are below what shows.
+            np.testing.assert_allclose(camera.params[:6], expected[:6], rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("strategy", ["feature_reference", "geometric"])
+def test_cameras_of_different_models_in_one_rig(feature_scene, strategy):
+    """Distorted, fisheye and all around, in rigs of three sensors."""
+    others = {"OPENCV_FISHEYE": [900, 905, 512, 384, 0.02, 0.01, 0, 0], "EQUIRECTANGULAR": [1024, 768]}
+    scene = feature_scene(*CAMERAS[1], cameras_per_rig=3, frames=5, other_models=others)
+    models = {camera.model.name for camera in scene.truth.cameras.values()}
+    assert models == {"OPENCV", "OPENCV_FISHEYE", "EQUIRECTANGULAR"}
+    perturbed, held = scene.perturbed(degrees=0.03, position=0.002, focal=0.001, distortion=0.002)
+    for rig in perturbed.rigs.values():
+        for sensor_id, pose in rig.non_ref_sensors.items():
+            rig.set_sensor_from_rig(sensor_id, pycolmap.Rigid3d(pose.rotation, pose.translation + 0.002))
+    assert np.median(scene.pixel_errors(perturbed)) > 0.1
+    constants = Constants(images=held)
+    _adjust(scene, perturbed, strategy=strategy, adjustment=BundleAdjustmentOptions(), constants=constants)
+    assert scene.pixel_errors(perturbed).max() < 1e-4
+    assert _pose_errors(perturbed, scene.truth)[1] < 1e-5
+
+
+def test_inner_iterations_need_fewer_steps_to_the_same_optimum(feature_scene):
+    scene = feature_scene()
+    summaries = {}
+    for inner in (False, True):
+        perturbed, held = scene.perturbed()
+        ceres = BundleAdjustmentCeresOptions(
+            function_tolerance=1e-9, num_threads=1, use_inner_iterations=inner
+        )
+        (summaries[inner],) = _adjust(scene, perturbed, ceres=ceres, constants=Constants(images=held))
+        assert scene.pixel_errors(perturbed).max() < 1e-2
+    assert summaries[True].iterations <= summaries[False].iterations
+    assert summaries[True].final_cost != summaries[False].final_cost
 
 
 @pytest.mark.parametrize(
@@ -154,6 +208,40 @@ def test_compressed_and_uncompressed_reach_the_same(feature_scene, dtype, loss):
     assert short.initial_cost == pytest.approx(long.initial_cost, rel=1e-6)
     assert short.final_cost == pytest.approx(long.final_cost, rel=1e-6)
     assert short.final_cost < 0.9 * short.initial_cost
+    assert _pose_errors(model, oracle)[1] < 1e-5
+
+
+def test_compressed_and_uncompressed_reach_the_same_on_images(small_scene, mapped):
+    """Dense SIFT of rendered images around the projections of a mapped model."""
+    start = pycolmap.Reconstruction(mapped)
+    files = [
+        ImageFile(image.name, small_scene.path / "images" / image.name, (400, 300))
+        for _, image in sorted(start.images.items())
+    ]
+    observations = read_observations(start, 3)
+    projected = project(start, observations)
+    features = DenseFeaturesOptions(model="dsift", patch_size=8)
+    extraction, rows = extraction_around(start, files, observations, projected, features)
+    ((patches, _),) = extraction.patches()
+    sampling = InterpolationOptions()
+    references = compute_references(observations, projected, patches, sampling, rows=rows)
+    results = []
+    for compressed in (True, False):
+        model = pycolmap.Reconstruction(mapped)
+        problem = BundleProblem(model, observations, FIXED_CAMERAS)
+        count = problem.add_features(
+            patches, references, sampling, Loss("cauchy", 0.25), rows=rows, compressed=compressed
+        )
+        assert count == len(rows)
+        summary = problem.solve(BundleAdjustmentCeresOptions(function_tolerance=1e-9, num_threads=1))
+        problem.update(model)
+        results.append((summary, model))
+    (short, model), (long, oracle) = results
+    assert short.num_residuals * 128 == long.num_residuals * 3
+    assert short.iterations == long.iterations
+    assert short.initial_cost == pytest.approx(long.initial_cost, rel=1e-6)
+    assert short.final_cost == pytest.approx(long.final_cost, rel=1e-6)
+    assert short.final_cost < 0.98 * short.initial_cost
     assert _pose_errors(model, oracle)[1] < 1e-5
 
 

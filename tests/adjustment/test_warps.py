@@ -3,10 +3,9 @@
 import numpy as np
 import pytest
 
-from pixcli.adjustment.featuremetric import adjust_bundle
+from pixcli.adjustment.featuremetric import adjust_bundle, strategy_interpolation
 from pixcli.adjustment.problem import Constants
 from pixcli.adjustment.warps import frontal_warps, reference_rows
-from pixcli.errors import UserError
 from pixcli.io.patch_store import Patches
 from pixcli.io.references import References
 from pixcli.options import InterpolationOptions
@@ -147,7 +146,17 @@ def test_the_view_of_the_reference_takes_part_where_asked(feature_scene):
     assert blocks[0] - blocks[1] == len(scene.observations.point_ids)
 
 
-def test_one_node_is_refused(feature_scene):
-    scene = feature_scene()
-    with pytest.raises(UserError, match=r"Interpolation\.nodes"):
-        _adjust(scene, scene.truth, _warped(scene), "patch_warp", None, InterpolationOptions())
+def test_a_single_node_becomes_a_grid_with_ncc_for_patch_warp_alone():
+    single, several = InterpolationOptions(mode="bilinear"), InterpolationOptions(nodes=GRID)
+    for strategy in ("feature_reference", "costmaps"):
+        assert strategy_interpolation(strategy, single) == single
+    assert strategy_interpolation("patch_warp", several) == several
+    grid = strategy_interpolation("patch_warp", single)
+    assert (len(grid.offsets), grid.ncc_normalize, grid.l2_normalize, grid.mode) == (
+        16,
+        True,
+        False,
+        "bilinear",
+    )
+    np.testing.assert_allclose(np.mean(grid.offsets, axis=0), 0)
+    np.testing.assert_array_equal(np.unique(grid.offsets), [-3, -1, 1, 3])

@@ -266,7 +266,7 @@ OPTIONS = {
     ),
     "one channel": (
         ("--KeypointAdjustment.strategy", "topological_reference"),
-        "a single channel of unit length is 1 everywhere: set DenseFeatures.l2_normalize",
+        "a single channel of unit length is 1 everywhere: set --DenseFeatures.model dsift",
     ),
     "missing path": (("--image_path", ""), "--image_path is missing"),
 }

@@ -9,7 +9,6 @@ import pycolmap
 import pytest
 
 from pixcli.cli.main import main
-from pixcli.synthetic.baseline import map_database
 from pixcli.synthetic.evaluation import center_errors, surface_errors
 
 FIXED_INTRINSICS = [
@@ -19,15 +18,6 @@ FIXED_INTRINSICS = [
     "0",
 ]
 FILES = ["cameras.bin", "frames.bin", "images.bin", "points3D.bin", "rigs.bin"]
-
-
-@pytest.fixture(scope="session")
-def mapped(small_scene, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model of raw SIFT, mapped with the true intrinsics. Shared: copy what a test changes."""
-    folder = tmp_path_factory.mktemp("mapped") / "sparse"
-    folder.mkdir()
-    map_database(small_scene.database_path, small_scene.path / "images").write_binary(str(folder))
-    return folder
 
 
 def run(model: Path, output: Path, images: Path, *more: object) -> int:

@@ -5,6 +5,12 @@ from pixcli.options import all_fields
 from pixcli.options.presets import preset_names, read_preset
 
 CHANGES = {
+    "low_memory": {
+        "DenseFeatures.model": "dsift",
+        "DenseFeatures.patch_size": 8,
+        "DenseFeatures.use_cache": True,
+        "FeaturemetricBundleAdjustment.strategy": "costmaps",
+    },
     "pixsfm": {
         "DenseFeatures.model": "dsift",
         "KeypointAdjustment.strategy": "featuremetric",
@@ -40,6 +46,11 @@ def test_the_formulation_of_the_preset_pixsfm_does_not_follow_the_defaults():
         "KeypointAdjustment.gradient_tolerance": 0.0,
         "KeypointAdjustment.parameter_tolerance": 1e-5,
     }
+
+
+@pytest.mark.parametrize("name", preset_names())
+def test_no_preset_holds_anything_of_the_model_constant(name):
+    assert not [key for key in read_preset(name) if key.startswith("BundleAdjustment.refine_")]
 
 
 def test_an_unknown_preset_names_the_nearest_and_all():
