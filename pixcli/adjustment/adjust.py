@@ -1,20 +1,22 @@
 """Refinement of a COLMAP model, from reading it to writing it."""
 
 import logging
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import pycolmap
 
+from pixcli.adjustment.changes import Changes, align, changes_between
 from pixcli.adjustment.feature_rounds import adjust_by_features
 from pixcli.adjustment.featuremetric import strategy_interpolation
 from pixcli.adjustment.geometric import FIRST_SCALES, adjust_geometrically
+from pixcli.adjustment.guard import ImageCost, guard_reprojections
+from pixcli.adjustment.observations import read_observations
 from pixcli.adjustment.problem import Constants
 from pixcli.adjustment.references import model_references, read_model_references, references_options
+from pixcli.adjustment.residual_field import ResidualField, residual_fields
 from pixcli.adjustment.surface_rounds import SurfaceAdjustment, adjust_by_surfaces
 from pixcli.errors import UserError
 from pixcli.features.extraction import Extraction
@@ -33,18 +35,6 @@ from pixcli.progress import PhaseStats, Progress
 log = logging.getLogger(__name__)
 
 _WORST_RESIDUAL = 4.0  # pixels; features may move points off their keypoints, but not by what COLMAP filters
-_JUMP = 5.0
-"""An image whose pose changed by so many times the median change is named in the report."""
-
-
-@dataclass(frozen=True)
-class PoseChange:
-    """How far an image moved, after the models are aligned: degrees, and the scene's units."""
-
-    name: str
-    rotation: float
-    centre: float
-    jumped: bool
 
 
 @dataclass(frozen=True)
@@ -58,23 +48,37 @@ class Adjustment:
     """Median reprojection error of the model, in pixels."""
     residual_after: float
     surfaces: SurfaceAdjustment | None
-    poses: list[PoseChange]
-    focal_changes: Mapping[int, float]
-    """Of the mean focal length of each camera, relative."""
+    images: list[ImageCost]
+    changes: Changes
+    residual_fields: list[ResidualField]
     phases: list[PhaseStats]
 
+    @property
+    def residual(self) -> tuple[float, float]:
+        """residual_before and residual_after."""
+        return self.residual_before, self.residual_after
+
+    @property
+    def cost(self) -> tuple[float, float]:
+        """Of all images, before and after."""
+        return sum(image.before for image in self.images), sum(image.after for image in self.images)
+
     def contents(self) -> dict[str, Any]:
-        """The figures as a report holds them."""
+        """The figures as a report holds them, see pixcli.io.report."""
         return {
             "model": {
                 "images": self.num_images,
                 "points": self.num_points,
                 "observations": self.num_observations,
             },
-            "residual": {"before": self.residual_before, "after": self.residual_after},
+            "residual": dict(zip(("before", "after"), self.residual, strict=True)),
+            "cost": dict(zip(("before", "after"), self.cost, strict=True)),
             "rounds": self.surfaces.rounds if self.surfaces else [],
-            "poses": self.poses,
-            "focal_changes": {str(camera): change for camera, change in self.focal_changes.items()},
+            "images": self.images,
+            "image_residuals": self.changes.residuals,
+            "poses": self.changes.poses,
+            "focal_lengths": self.changes.focal_lengths,
+            "residual_fields": self.residual_fields,
             "phases": self.phases,
         }
 
@@ -161,6 +165,12 @@ def refine_model(
             f"the adjustment has lost the model (reprojection error {residual_before:.2g} before, "
             f"{residual_after:.2g} pixels after), and nothing was written: try the strategy surface"
         )
+    judged = surfaces.observations if surfaces else read_observations(model, adjustment.min_track_length)
+    accepted = surfaces.accepted if surfaces else np.ones(len(judged.image_ids), bool)
+    if not constants.images:  # which say that the frame is the same
+        before.transform(align(before, model))
+    with progress.phase("guard"):
+        costs = guard_reprojections(before, model, judged, accepted, constants)
     made = None
     if references_path is not None and references is None:
         made = model_references(
@@ -185,13 +195,11 @@ def refine_model(
         num_points=model.num_points3D(),
         num_observations=int(model.compute_num_observations()),
         residual_before=residual_before,
-        residual_after=residual_after,
+        residual_after=_median_residual(model),
         surfaces=surfaces,
-        poses=_pose_changes(before, model),
-        focal_changes={
-            camera_id: float(camera.mean_focal_length() / before.cameras[camera_id].mean_focal_length() - 1)
-            for camera_id, camera in sorted(model.cameras.items())
-        },
+        images=costs,
+        changes=changes_between(before, model),
+        residual_fields=residual_fields(model, judged, accepted),
         phases=progress.phases,
     )
 
@@ -229,29 +237,3 @@ def _median_residual(model: pycolmap.Reconstruction) -> float:
     model.update_point_3d_errors()
     errors = np.array([point.error for point in model.points3D.values()])
     return float(np.median(errors[errors >= 0])) if (errors >= 0).any() else float("nan")
-
-
-def _pose_changes(before: pycolmap.Reconstruction, after: pycolmap.Reconstruction) -> list[PoseChange]:
-    ids = sorted(after.reg_image_ids())
-    if len(ids) >= 3:
-        to_after = pycolmap.align_reconstructions_via_proj_centers(before, after, 1e9)
-        if to_after is not None:
-            before.transform(to_after)
-    old = [before.images[image_id].cam_from_world() for image_id in ids]
-    new = [after.images[image_id].cam_from_world() for image_id in ids]
-    both = list(zip(new, old, strict=True))
-    rotation = np.array([np.degrees((a * b.inverse()).rotation.angle()) for a, b in both])
-    centre = np.array([_centre(a) - _centre(b) for a, b in both])
-    moved = np.linalg.norm(centre, axis=1)
-    jumped = (moved > _JUMP * max(float(np.median(moved)), 1e-12)) | (
-        rotation > _JUMP * max(float(np.median(rotation)), 1e-9)
-    )
-    names = [after.images[image_id].name for image_id in ids]
-    return [
-        PoseChange(name, float(r), float(c), bool(j))
-        for name, r, c, j in zip(names, rotation, moved, jumped, strict=True)
-    ]
-
-
-def _centre(cam_from_world: pycolmap.Rigid3d) -> npt.NDArray[np.float64]:
-    return np.asarray(cam_from_world.inverse().translation)

@@ -165,7 +165,8 @@ def _measure(
     progress: Progress,
 ) -> _Measured:
     """Measure all observations and put into the model what is accepted."""
-    surfaces, points = _surfaces(model, observations, images)
+    points = points_of_model(model, observations)
+    surfaces = surfaces_of(model, observations, points, images)
     seen = np.stack([surfaces.views["x"], surfaces.views["y"]], 1)
     residual = np.linalg.norm(seen - observations.xy, axis=1)
     # Detectors that scatter by pixels are off by as much before the first round.
@@ -228,11 +229,20 @@ def _take_back(model: pycolmap.Reconstruction, added: Sequence[tuple[int, int]])
         del model.images[image_id].points2D[place]
 
 
-def _surfaces(
-    model: pycolmap.Reconstruction, observations: Observations, images: Sequence[ImageFile]
-) -> tuple[Surfaces, Float64]:
-    """All observations as views of their points, and the points (p, 3)."""
-    points = np.array([model.points3D[point_id].xyz for point_id in observations.point_ids.tolist()])
+def points_of_model(model: pycolmap.Reconstruction, observations: Observations) -> Float64:
+    """(p, 3) the points of the observations."""
+    points3D = model.points3D
+    return np.array([points3D[point_id].xyz for point_id in observations.point_ids.tolist()]).reshape(-1, 3)
+
+
+def surfaces_of(
+    model: pycolmap.Reconstruction, observations: Observations, points: Float64, images: Sequence[ImageFile]
+) -> Surfaces:
+    """All observations as views of their points, which lie at `points` (p, 3).
+
+    Args:
+        images: the registered images, by ascending id.
+    """
     index = {image_id: k for k, image_id in enumerate(sorted(model.reg_image_ids()))}
     by_image = sorted(observations.by_image.items())
     parts: list[Views] = []
@@ -245,16 +255,13 @@ def _surfaces(
     views = np.empty_like(ordered)
     views[np.concatenate([members for _, members in by_image])] = ordered
     image_of = np.array([index[image_id] for image_id in observations.image_ids.tolist()], np.int32)
-    return (
-        Surfaces(
-            views,
-            image_of,
-            np.array([image.size for image in images], np.float64),
-            choose_references(views, observations.ptr),
-            observations.ptr,
-            np.arange(len(views), dtype=np.int32),
-        ),
-        points,
+    return Surfaces(
+        views,
+        image_of,
+        np.array([image.size for image in images], np.float64),
+        choose_references(views, observations.ptr),
+        observations.ptr,
+        np.arange(len(views), dtype=np.int32),
     )
 
 

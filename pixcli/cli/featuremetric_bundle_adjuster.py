@@ -1,13 +1,17 @@
 """pixcli featuremetric_bundle_adjuster"""
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
 from pixcli.adjustment.adjust import Adjustment, refine_model
+from pixcli.adjustment.residual_figure import draw_residual_fields
+from pixcli.adjustment.surface_rounds import SurfaceRound
+from pixcli.alignment.result import Status
 from pixcli.cli.params import command
 from pixcli.cli.progress import print_table
 from pixcli.io.files import check_writable
-from pixcli.io.report import write_report
+from pixcli.io.report import write_figure, write_report
 from pixcli.options import (
     BundleAdjustmentCeresOptions,
     BundleAdjustmentOptions,
@@ -16,6 +20,9 @@ from pixcli.options import (
     InterpolationOptions,
 )
 from pixcli.progress import Progress
+
+_MOST_CAMERAS = 10
+_MOST_NAMES = 5
 
 
 @command
@@ -62,39 +69,87 @@ def featuremetric_bundle_adjuster(
             group.group: asdict(group) for group in (options, adjustment, ceres, features, interpolation)
         }
         write_report(report_path, "featuremetric_bundle_adjuster", {"options": groups, **refined.contents()})
+        write_figure(report_path.with_suffix(".png"), draw_residual_fields(refined.residual_fields))
     _print_summary(refined)
 
 
 def _print_summary(refined: Adjustment) -> None:
-    rounds = refined.surfaces.rounds if refined.surfaces else []
-    measured = [
-        (f"round {k + 1}: {name}", value)
-        for k, round_ in enumerate(rounds)
-        for name, value in (
-            ("surfaces refined", round_.surfaces),
-            *((f"observations, {status}", count) for status, count in round_.statuses.items()),
-            ("observations completed", round_.completed),
-            ("residual before (pixels)", f"{round_.residual_before:.4f}"),
-            ("residual after (pixels)", f"{round_.residual_after:.4f}"),
-        )
+    restored = [image.name for image in refined.images if image.restored]
+    jumped = [pose.name for pose in refined.changes.poses if pose.jumped]
+    focal = [str(focal.camera) for focal in refined.changes.focal_lengths if focal.jumped]
+    rows: list[tuple[str, object, object]] = [
+        ("mean reprojection error, median of points (pixels)", *_before_after(refined.residual)),
+        ("cost", *_before_after(refined.cost)),
     ]
-    largest = max(refined.poses, key=lambda pose: pose.centre)
+    print_table("Model", ["", "before", "after"], rows)
+    moves = sorted(refined.changes.poses, key=lambda pose: pose.baselines)
     print_table(
-        "Model",
+        "Changes",
         ["", "value"],
         [
             ("images", refined.num_images),
             ("points", refined.num_points),
             ("observations", refined.num_observations),
-            ("mean reprojection error of points, median before (pixels)", f"{refined.residual_before:.4f}"),
-            ("mean reprojection error of points, median after (pixels)", f"{refined.residual_after:.4f}"),
-            *measured,
-            ("largest move of a camera (units of the model)", f"{largest.centre:.5g} ({largest.name})"),
-            ("images that moved far more than others", sum(pose.jumped for pose in refined.poses)),
+            ("move of a camera, median (baselines)", f"{moves[len(moves) // 2].baselines:.2g}"),
+            ("  largest", f"{moves[-1].baselines:.2g} ({moves[-1].name})"),
+            ("images that moved far more than others", _named(jumped)),
+            ("focal lengths that changed far more than others", _named(focal)),
+            ("images whose cost had risen, back at their pose", _named(restored)),
         ],
     )
+    if refined.surfaces:
+        _print_rounds(refined.surfaces.rounds)
+    if refined.residual_fields:
+        _print_cameras(refined)
     print_table(
         "Phases",
         ["", "seconds", "peak memory (MB)"],
         [(phase.name, f"{phase.seconds:.2f}", f"{phase.peak_memory_mb:.0f}") for phase in refined.phases],
     )
+
+
+def _print_rounds(rounds: Sequence[SurfaceRound]) -> None:
+    statuses = [status.label for status in Status if any(status.label in r.statuses for r in rounds)]
+    lines = [
+        ("points", *(r.points for r in rounds)),
+        ("  surfaces refined", *(r.surfaces for r in rounds)),
+        ("observations", *(r.observations for r in rounds)),
+        *((f"  {status}", *(r.statuses.get(status, 0) for r in rounds)) for status in statuses),
+        ("  added where no detector found the point", *(r.completed for r in rounds)),
+        ("residual of the accepted, before (pixels)", *(f"{r.residual_before:.4f}" for r in rounds)),
+        ("residual of the accepted, after (pixels)", *(f"{r.residual_after:.4f}" for r in rounds)),
+        ("move of projections, median (pixels)", *(f"{r.moved:.4f}" for r in rounds)),
+    ]
+    print_table("Rounds", ["", *(f"round {k + 1}" for k in range(len(rounds)))], lines)
+
+
+def _print_cameras(refined: Adjustment) -> None:
+    """The cameras whose residuals are most systematic."""
+    worst = sorted(refined.residual_fields, key=lambda field: -field.systematic)[:_MOST_CAMERAS]
+    focal = {change.camera: f"{change.change:+.2e}" for change in refined.changes.focal_lengths}
+    print_table(
+        "Cameras",
+        ["", "model", "observations", "noise (pixels)", "systematic (pixels)", "focal length", "lens model"],
+        [
+            (
+                field.camera,
+                field.model,
+                field.observations,
+                f"{field.noise:.3f}",
+                f"{field.systematic:.3f}",
+                focal.get(field.camera, ""),
+                f"too simple, try {field.next_model}" if field.too_simple else "fits",
+            )
+            for field in worst
+        ],
+    )
+
+
+def _before_after(pair: tuple[float, float]) -> tuple[str, str]:
+    return f"{pair[0]:.4g}", f"{pair[1]:.4g}"
+
+
+def _named(names: Sequence[str]) -> str:
+    """How many, and the first few by name."""
+    some = ", ".join(names[:_MOST_NAMES]) + (", ..." if len(names) > _MOST_NAMES else "")
+    return f"{len(names)} ({some})" if names else "0"

@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
 
 from .files import replacing
 
@@ -24,11 +26,24 @@ def write_report(path: str | os.PathLike[str], command: str, contents: Mapping[s
     they become null. A report of feature_refiner holds: `options` (by group), `input` (images, keypoints,
     pairs, edges, tracks), `keypoints` (count for each status), `shift` (median, p90, max in pixels), `cost`
     (before, after), `verification`, `phases` (list of name, seconds, peak_memory_mb).
+
+    One of featuremetric_bundle_adjuster holds: `options`, `model` (images, points, observations), `residual`
+    (before, after: median over the points of their mean reprojection error, pixels), `cost` (before, after:
+    sums over the images), `rounds` (see SurfaceRound), `images` (name, observations, before, after, restored:
+    see ImageCost), `image_residuals` (name, before, after: see ResidualChange), `poses` (name, rotation,
+    centre, baselines, jumped: see PoseChange), `focal_lengths` (camera, change, jumped), `residual_fields`
+    (see ResidualField), `phases`.
     """
     report = {"schema": SCHEMA, "command": command, **contents}
     with replacing(path) as temporary:
         text = json.dumps(_plain(report), indent=2, ensure_ascii=False, allow_nan=False)
         temporary.write_text(text + "\n", encoding="utf-8")
+
+
+def write_figure(path: str | os.PathLike[str], pixels: NDArray[np.uint8]) -> None:
+    """Write (h, w, 3) RGB as a PNG file, which goes with a report."""
+    with replacing(path) as temporary:
+        Image.fromarray(pixels).save(temporary, "PNG")
 
 
 def _plain(value: Any) -> Any:

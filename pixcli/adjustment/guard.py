@@ -1,0 +1,194 @@
+"""The guard of a refined model: an image whose own cost rose goes back to its pose."""
+
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import pycolmap
+from numpy.typing import NDArray
+
+from pixcli.adjustment.observations import Observations
+from pixcli.adjustment.point_fit import cauchy, fit_points
+from pixcli.adjustment.problem import Constants
+
+log = logging.getLogger(__name__)
+
+Costs = Mapping[int, float]
+"""By image id."""
+
+_RISE = 1e-3  # of a cost, relative: less is the solver's tolerance, not harm; ...
+_POSE_PARAMETERS = 6  # ... nor is what so many observations cost: a pose fits as much of their noise
+_SCALES = (0.02, 0.25)  # pixels; least and largest scale of the loss that images are judged by
+_FEW = 10  # accepted observations; an image with fewer is judged by all that it has
+
+
+@dataclass(frozen=True)
+class ImageCost:
+    """What the observations of an image cost, in the unit of the strategy."""
+
+    name: str
+    observations: int
+    """Those that count."""
+    before: float
+    after: float
+    """As the model is written."""
+    restored: bool
+    """It had risen, and the image went back to its pose."""
+
+
+def guard_reprojections(
+    before: pycolmap.Reconstruction,
+    model: pycolmap.Reconstruction,
+    observations: Observations,
+    accepted: NDArray[np.bool_],
+    constants: Constants,
+) -> list[ImageCost]:
+    """Restores the images of a model that was adjusted to these observations, where their own cost rose.
+
+    An image costs Cauchy's loss of the reprojection errors of its accepted observations, in pixels squared,
+    measured alike before and after: to the same observations, with points that fit them best for the poses in
+    question. Else the old poses would pay for points that were fitted to other observations.
+
+    Args:
+        before: the model as it was, aligned to what it is.
+        accepted: (n,) observations that were measured; the others may be anywhere.
+    """
+    used = accepted.copy()
+    for rows in observations.by_image.values():
+        if accepted[rows].sum() < _FEW:
+            used[rows] = True
+    ids = observations.point_ids.tolist()
+
+    def fit(state: pycolmap.Reconstruction, scale: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        start = np.array([model.points3D[point_id].xyz for point_id in ids], np.float64).reshape(-1, 3)
+        return fit_points(state, observations, start, used, scale)
+
+    errors = fit(model, _SCALES[1])[1][used]
+    scale = float(np.clip(np.median(errors) if errors.size else _SCALES[1], *_SCALES))
+
+    def costs_of(state: pycolmap.Reconstruction) -> Costs:
+        loss = np.where(used, cauchy(fit(state, scale)[1], scale), 0)
+        return {image_id: float(loss[rows].sum()) for image_id, rows in observations.by_image.items()}
+
+    def follow(images: frozenset[int]) -> None:
+        points, _ = fit(model, scale)
+        seen = used & np.isin(observations.image_ids, sorted(images))
+        for row in np.unique(observations.point_index[seen]).tolist():
+            model.points3D[ids[row]].xyz = points[row]
+
+    return _guard(before, model, observations, used, constants, costs_of, follow)
+
+
+def guard_features(
+    before: pycolmap.Reconstruction,
+    model: pycolmap.Reconstruction,
+    observations: Observations,
+    counts: NDArray[np.bool_],
+    constants: Constants,
+    costs_of: Callable[[pycolmap.Reconstruction], NDArray[np.float64]],
+    adjust_points: Callable[[], object],
+) -> list[ImageCost]:
+    """Restores the images of a model that was adjusted to features, where their own cost rose.
+
+    Args:
+        before: the model as it was, aligned to what it is.
+        counts: (n,) observations that have a cost.
+        costs_of: (n,) costs of the observations in a model.
+        adjust_points: moves the points of the model to where its features agree, poses and cameras held.
+    """
+
+    def by_image(state: pycolmap.Reconstruction) -> Costs:
+        costs = costs_of(state)
+        return {image_id: float(costs[rows].sum()) for image_id, rows in observations.by_image.items()}
+
+    return _guard(before, model, observations, counts, constants, by_image, lambda restored: adjust_points())
+
+
+def _guard(
+    before: pycolmap.Reconstruction,
+    model: pycolmap.Reconstruction,
+    observations: Observations,
+    used: NDArray[np.bool_],
+    constants: Constants,
+    costs_of: Callable[[pycolmap.Reconstruction], Costs],
+    follow: Callable[[frozenset[int]], object],
+) -> list[ImageCost]:
+    """Restores frames whose cost rose, if that lowers it, until there are no more.
+
+    The other poses stay: with a pose of before held in an adjustment, its error would spread to them. Only
+    points follow, those that the restored images see. Where the pose of before costs even more among the new
+    ones, the frame has paid for what others gained; it keeps its new pose, and the log says so.
+    """
+    members: dict[int, list[int]] = {}
+    for image_id in observations.by_image:
+        members.setdefault(model.images[image_id].frame_id, []).append(image_id)
+
+    def total(costs: Costs, frame_id: int) -> float:
+        return sum(costs[image_id] for image_id in members[frame_id])
+
+    count = {image_id: int(used[rows].sum()) for image_id, rows in observations.by_image.items()}
+
+    def rose(frame_id: int, new: Costs) -> bool:
+        observed = sum(count[image_id] for image_id in members[frame_id])
+        return _rose(total(old, frame_id), total(new, frame_id), observed)
+
+    old = costs_of(before)
+    new = found = costs_of(model)
+    settled = {model.images[image_id].frame_id for image_id in constants.images}
+    restored: frozenset[int] = frozenset()
+    adjusted = None
+    while worse := {k for k in members.keys() - settled if rose(k, new)}:
+        adjusted = adjusted or pycolmap.Reconstruction(model)
+
+        def costs_with(frames: frozenset[int], adjusted: pycolmap.Reconstruction = adjusted) -> Costs:
+            _mix(model, adjusted, before, frames)
+            if frames:
+                follow(frozenset(image_id for k in frames for image_id in members[k]))
+            return costs_of(model)
+
+        tried = costs_with(restored | worse)
+        helped = {k for k in worse if total(tried, k) < total(new, k)}
+        new = tried if helped == worse else costs_with(restored | helped)
+        restored |= helped
+        settled |= worse
+    images = {image_id for k in restored for image_id in members[k]}
+    result = [
+        ImageCost(model.images[k].name, count[k], old[k], new[k], k in images) for k in observations.by_image
+    ]
+    for image_id, image in zip(observations.by_image, result, strict=True):
+        costs = f"{image.before:.4g} before, {found[image_id]:.4g} adjusted, {image.after:.4g} now"
+        if image.restored:
+            log.warning("%s is back at its pose, as its own cost had risen: %s", image.name, costs)
+        elif _rose(image.before, image.after, image.observations):
+            log.warning("%s costs more, and would at its old pose: %s", image.name, costs)
+    return result
+
+
+def _rose(before: float, after: float, observations: int) -> bool:
+    return after > before * (1 + _RISE + _POSE_PARAMETERS / max(observations, 1)) + 1e-12
+
+
+def _mix(
+    model: pycolmap.Reconstruction,
+    adjusted: pycolmap.Reconstruction,
+    before: pycolmap.Reconstruction,
+    restored: frozenset[int],
+) -> None:
+    """Makes the model the adjusted one with these frames, and cameras and rigs of only them, as before."""
+    posed = [image for image in adjusted.images.values() if image.has_pose]
+    others = [image for image in posed if image.frame_id not in restored]
+    cameras = {image.camera_id for image in others}
+    rigs = {image.frame.rig_id for image in others}
+    for frame_id in {image.frame_id for image in posed}:
+        source = before if frame_id in restored else adjusted
+        model.frames[frame_id].rig_from_world = source.frames[frame_id].rig_from_world
+    for camera_id in {image.camera_id for image in posed}:
+        source = adjusted if camera_id in cameras else before
+        model.cameras[camera_id].params = source.cameras[camera_id].params
+    for rig_id in {image.frame.rig_id for image in posed}:
+        source = adjusted if rig_id in rigs else before
+        for sensor_id, sensor_from_rig in source.rigs[rig_id].non_ref_sensors.items():
+            model.rigs[rig_id].set_sensor_from_rig(sensor_id, sensor_from_rig)
+    for point_id, point in adjusted.points3D.items():
+        model.points3D[point_id].xyz = point.xyz

@@ -1,0 +1,127 @@
+"""The first pose of a query: from its matches, robustly, by pycolmap."""
+
+from collections.abc import Sequence
+from copy import deepcopy
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+import pycolmap
+
+from pixcli.localization.pose import Float64, Sensor, Sightings, covariance_of, project
+from pixcli.options import AbsolutePoseOptions
+
+MIN_MATCHES = 4
+
+_LEAST_DEVIATION = 0.5  # pixels, of a detector's keypoints; few matches can agree by chance
+
+
+@dataclass(frozen=True)
+class Matches:
+    """m matches of one sensor of a query with points of the model."""
+
+    sensor: Sensor
+    xy: Float64
+    """(m, 2) keypoints, COLMAP pixels."""
+    points: Float64
+    """(m, 3)"""
+
+
+@dataclass(frozen=True)
+class FirstPose:
+    """A pose that a good part of the matches agrees on."""
+
+    rig_from_world: pycolmap.Rigid3d
+    sensors: list[Sensor]
+    """With the focal length that was estimated."""
+    inliers: list[npt.NDArray[np.bool_]]
+    """(m,) for each sensor."""
+    deviation: float
+    """Pixels, of inliers from their points, along an axis."""
+    covariance: Float64
+    """(6, 6), see LocalizationResult."""
+    estimated_focal_length: bool
+
+    @property
+    def num_inliers(self) -> int:
+        """Of all sensors."""
+        return sum(int(inliers.sum()) for inliers in self.inliers)
+
+
+def find_first_pose(
+    matches: Sequence[Matches], options: AbsolutePoseOptions, random_seed: int
+) -> FirstPose | str:
+    """The pose of a query of one sensor or several; in its place the reason why there is none."""
+    total = sum(len(part.xy) for part in matches)
+    if total < MIN_MATCHES:
+        return f"{total} matches with points of the model, but a pose takes {MIN_MATCHES} at least"
+    found = _estimate(matches, options, random_seed)
+    if found is None:
+        return f"no pose agrees with its {total} matches"
+    pose, sensors, mask = found
+    inliers = np.split(mask, np.cumsum([len(part.xy) for part in matches])[:-1])
+    if mask.sum() < options.min_num_inliers:
+        return f"only {mask.sum()} of its {total} matches agree on a pose"
+    if not np.isfinite(pose.params).all():
+        return f"its {total} matches do not determine a pose"
+    parts = [
+        Sightings(part.points[inside], part.xy[inside], np.tile([1.0, 0, 1.0], (inside.sum(), 1)))
+        for part, inside in zip(matches, inliers, strict=True)
+    ]
+    errors = np.concatenate(
+        [
+            np.linalg.norm(project(sensor, pose, seen.points) - seen.xy, axis=1)
+            for sensor, seen in zip(sensors, parts, strict=True)
+        ]
+    )
+    deviation = max(float(np.median(errors)) / 1.1774, _LEAST_DEVIATION)  # Rayleigh
+    scaled = [replace(seen, covariance=seen.covariance * deviation**2) for seen in parts]
+    covariance = covariance_of(pose, sensors, scaled)
+    if covariance is None:
+        return f"its {total} matches do not determine a pose"
+    estimated = sensors[0].camera.mean_focal_length() != matches[0].sensor.camera.mean_focal_length()
+    return FirstPose(pose, sensors, inliers, deviation, covariance, estimated)
+
+
+def _estimate(
+    matches: Sequence[Matches], options: AbsolutePoseOptions, random_seed: int
+) -> tuple[pycolmap.Rigid3d, list[Sensor], npt.NDArray[np.bool_]] | None:
+    ransac = pycolmap.RANSACOptions()
+    for name in (
+        "max_error",
+        "min_inlier_ratio",
+        "confidence",
+        "dyn_num_trials_multiplier",
+        "min_num_trials",
+        "max_num_trials",
+    ):
+        setattr(ransac, name, getattr(options, name))
+    ransac.random_seed = random_seed
+    refinement = pycolmap.AbsolutePoseRefinementOptions(gradient_tolerance=1e-10)
+    sensors = [part.sensor for part in matches]
+    xy = np.concatenate([part.xy for part in matches])
+    points = np.concatenate([part.points for part in matches])
+    if len(sensors) > 1:
+        found = pycolmap.estimate_and_refine_generalized_absolute_pose(
+            xy,
+            points,
+            np.repeat(np.arange(len(sensors)), [len(part.xy) for part in matches]).tolist(),
+            [sensor.cam_from_rig for sensor in sensors],
+            [sensor.camera for sensor in sensors],
+            ransac,
+            refinement,
+        )
+        if found is None:
+            return None
+        return found["rig_from_world"], sensors, np.asarray(found["inlier_mask"], bool)
+    estimation = pycolmap.AbsolutePoseEstimationOptions()
+    estimation.ransac = ransac
+    camera = deepcopy(sensors[0].camera)
+    if options.estimate_focal_length and not camera.has_prior_focal_length:
+        estimation.estimate_focal_length = refinement.refine_focal_length = True
+    found = pycolmap.estimate_and_refine_absolute_pose(xy, points, camera, estimation, refinement)
+    if found is None:
+        return None
+    sensor = replace(sensors[0], camera=camera)
+    rig_from_world = sensor.cam_from_rig.inverse() * found["cam_from_world"]
+    return rig_from_world, [sensor], np.asarray(found["inlier_mask"], bool)

@@ -1,0 +1,137 @@
+"""What a query shows of points of the map, measured against their references."""
+
+import time
+
+import numpy as np
+import numpy.typing as npt
+import pycolmap
+
+from pixcli import _core
+from pixcli.adjustment.linearisation import linearise
+from pixcli.adjustment.planes import Surfaces, determinant, induced_affine, planes_from_normals
+from pixcli.adjustment.surface import Shifts, SurfaceLimits, SurfacePatches, measure_shifts
+from pixcli.adjustment.surface_references import MEASURED_SUPPORT, template_sizes
+from pixcli.alignment.scale_space import Boxes, boxes_between, build_level, level_of, pitch_of, step_of
+from pixcli.localization.map import LocalizationMap
+from pixcli.progress import Progress
+
+Float64 = npt.NDArray[np.float64]
+Int64 = npt.NDArray[np.int64]
+
+_SLACK = 1.4  # how much larger than expected a warped support may be
+_MAX_RATIO = 3.0  # of the magnifications of query and reference
+
+
+class QueryPixels:
+    """The grey pixels (h, w) of a query and the levels of its scale space that were needed so far."""
+
+    def __init__(self, pixels: npt.NDArray[np.float32]) -> None:
+        self.size = np.array([pixels.shape[1], pixels.shape[0]], float)
+        self.seconds = 0.0
+        """That the levels took."""
+        self._levels = {0: pixels}
+
+    def cut(self, boxes: Boxes) -> tuple[npt.NDArray[np.uint8], Int64]:
+        """The 8-bit samples of boxes, one behind the other, and where each starts."""
+        start = np.concatenate([[0], np.cumsum(boxes.shape.prod(1, dtype=np.int64))])
+        box = np.concatenate([boxes.corner, boxes.shape[:, ::-1]], 1)
+        samples = np.empty(start[-1], np.uint8)
+        for level in np.unique(boxes.level).tolist():
+            rows = np.flatnonzero((boxes.level == level) & (boxes.shape[:, 0] > 0))
+            if len(rows):
+                _core.cut_patches(self._level(level), box[rows], start[rows], samples)
+        return samples, start
+
+    def _level(self, level: int) -> npt.NDArray[np.float32]:
+        if level not in self._levels:
+            start = time.perf_counter()
+            self._levels[level] = build_level(self._levels[0], level)
+            self.seconds += time.perf_counter() - start
+        return self._levels[level]
+
+
+def measure_points(
+    known: LocalizationMap,
+    rows: Int64,
+    observation: Int64,
+    camera: pycolmap.Camera,
+    cam_from_world: pycolmap.Rigid3d,
+    pixels: QueryPixels,
+    limits: SurfaceLimits,
+    start: Float64 | None = None,
+) -> Shifts:
+    """Where a query shows points of the map.
+
+    Args:
+        rows, observation: (k,) points, and the reference that each is compared with.
+        start: (k, 2) where they are looked for; None: where they project to.
+    """
+    references, k = known.references, len(rows)
+    points = references.point[rows]
+    views = linearise(camera, cam_from_world.rotation.matrix(), cam_from_world.translation, points)
+    if start is not None:
+        views["x"], views["y"] = start.T
+    surfaces = Surfaces(
+        np.concatenate([references.view[observation], views]),
+        np.zeros(2 * k, np.int32),
+        pixels.size[None],
+        np.arange(k, dtype=np.int32),
+        np.arange(k + 1),
+        np.arange(k, 2 * k, dtype=np.int32),
+    )
+    planes = planes_from_normals(surfaces, references.normal[rows])
+    affine, xy = induced_affine(surfaces, planes)
+    ratio = np.sqrt(determinant(affine))
+    ratio = np.where((ratio < _MAX_RATIO) & (ratio > 1 / _MAX_RATIO), ratio, np.nan)
+    # The coarser of the two has its nodes a step apart, as far as there are templates.
+    levels = np.array(references.levels)
+    wanted = np.nan_to_num(4 * np.log2(np.maximum(1, 1 / ratio)))
+    chosen = np.abs(wanted[:, None] - levels).argmin(1)
+    spacing = step_of(levels[chosen])
+    level = level_of(np.nan_to_num(spacing * ratio, nan=1))
+    extent = _SLACK * MEASURED_SUPPORT[0] * spacing[:, None] * np.abs(affine).sum(2)
+    extent += limits.max_shift + pitch_of(level)[:, None]
+    centre = np.where(np.isfinite(ratio)[:, None], xy, np.nan)
+    boxes = boxes_between(centre - extent, centre + extent, level, pixels.size)
+    samples, starts = pixels.cut(boxes)
+    templates, template_starts, template_boxes = _templates(known, observation, chosen)
+    patches = SurfacePatches(
+        np.concatenate([samples, templates]),
+        np.concatenate([starts[:-1], starts[-1] + template_starts]),
+        Boxes(
+            np.concatenate([boxes.level, template_boxes.level]),
+            np.concatenate([boxes.corner, template_boxes.corner]),
+            np.concatenate([boxes.shape, template_boxes.shape]),
+        ),
+        {
+            MEASURED_SUPPORT[1]: (
+                np.arange(k, dtype=np.int32),
+                np.arange(k, 2 * k, dtype=np.int32),
+                spacing,
+            )
+        },
+    )
+    every = np.ones(k, bool)
+    return measure_shifts(surfaces, planes, patches, [MEASURED_SUPPORT], every, limits, Progress())
+
+
+def _templates(
+    known: LocalizationMap, observation: Int64, chosen: Int64
+) -> tuple[npt.NDArray[np.uint8], Int64, Boxes]:
+    """Samples of each observation's template on its chosen level, where they start, at the end too; boxes."""
+    references = known.references
+    edges = template_sizes(references.levels)
+    first = np.concatenate([[0], np.cumsum(edges**2)])
+    edge = edges[chosen]
+    starts = np.concatenate([[0], np.cumsum(edge.astype(np.int64) ** 2)])
+    samples = np.empty(starts[-1], np.uint8)
+    for index in np.unique(chosen).tolist():
+        rows = np.flatnonzero(chosen == index)
+        part = references.template[observation[rows], first[index] : first[index + 1]]
+        samples[(starts[rows][:, None] + np.arange(part.shape[1])).ravel()] = part.ravel()
+    boxes = Boxes(
+        np.array(references.levels, np.int32)[chosen],
+        references.corner[observation, chosen],
+        np.repeat(edge[:, None], 2, 1).astype(np.int32),
+    )
+    return samples, starts, boxes
