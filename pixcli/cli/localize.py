@@ -11,7 +11,15 @@ from pixcli.cli.progress import print_table
 from pixcli.io.files import check_writable
 from pixcli.io.report import write_report
 from pixcli.localization.localize import Localization, QueryFiles, localize_images
-from pixcli.options import AbsolutePoseOptions, CommonOptions, DenseFeaturesOptions, LocalizationOptions
+from pixcli.options import (
+    AbsolutePoseOptions,
+    CommonOptions,
+    DenseFeaturesOptions,
+    InterpolationOptions,
+    LocalizationOptions,
+    QueryBundleAdjustmentOptions,
+    QueryKeypointAdjustmentOptions,
+)
 from pixcli.progress import Progress
 
 
@@ -31,6 +39,9 @@ def localize(
     options: LocalizationOptions,
     absolute_pose: AbsolutePoseOptions,
     features: DenseFeaturesOptions,
+    interpolation: InterpolationOptions,
+    keypoint_adjustment: QueryKeypointAdjustmentOptions,
+    bundle_adjustment: QueryBundleAdjustmentOptions,
     common: CommonOptions,
     progress: Progress,
 ) -> None:
@@ -43,21 +54,20 @@ def localize(
     """
     if report_path is not None:
         check_writable(report_path)
+    groups = (options, absolute_pose, features, interpolation, keypoint_adjustment, bundle_adjustment)
     localization = localize_images(
         input_path,
         image_path,
         output_path,
         QueryFiles(database_path, image_list_path, queries_path, features_path, matches_path, pairs_path),
-        options,
-        absolute_pose,
-        features,
+        *groups,
         references_path=references_path,
         random_seed=common.default_random_seed,
         progress=progress,
     )
     if report_path is not None:
-        groups = {group.group: asdict(group) for group in (options, absolute_pose, features)}
-        write_report(report_path, "localize", {"options": groups, **localization.contents()})
+        values = {group.group: asdict(group) for group in groups}
+        write_report(report_path, "localize", {"options": values, **localization.contents()})
     _print_summary(localization)
 
 

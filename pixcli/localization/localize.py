@@ -21,7 +21,14 @@ from pixcli.localization.localizer import QueryLocalizer
 from pixcli.localization.queries import DatabaseQueries, HlocQueries, Queries
 from pixcli.localization.registration import register_queries
 from pixcli.localization.result import Step
-from pixcli.options import AbsolutePoseOptions, DenseFeaturesOptions, LocalizationOptions
+from pixcli.options import (
+    AbsolutePoseOptions,
+    DenseFeaturesOptions,
+    InterpolationOptions,
+    LocalizationOptions,
+    QueryBundleAdjustmentOptions,
+    QueryKeypointAdjustmentOptions,
+)
 from pixcli.options.fields import OptionGroup
 from pixcli.progress import PhaseStats, Progress
 
@@ -119,6 +126,9 @@ def localize_images(
     options: LocalizationOptions,
     absolute_pose: AbsolutePoseOptions,
     features: DenseFeaturesOptions,
+    interpolation: InterpolationOptions,
+    keypoint_adjustment: QueryKeypointAdjustmentOptions,
+    bundle_adjustment: QueryBundleAdjustmentOptions,
     *,
     references_path: Path | None = None,
     random_seed: int = 0,
@@ -138,7 +148,7 @@ def localize_images(
     _check_output(files, input_path, output_path, options)
     if not image_path.is_dir():
         raise UserError(f"there is no folder {image_path}: check --image_path")
-    groups = (options, absolute_pose, features)
+    groups = (options, absolute_pose, features, interpolation, keypoint_adjustment, bundle_adjustment)
     made_with = _made_with(groups, files, input_path, image_path, references_path, random_seed)
     with ExitStack() as stack:
         with progress.phase("read"):
@@ -156,6 +166,9 @@ def localize_images(
             image_path=image_path,
             absolute_pose=absolute_pose,
             features=features,
+            interpolation=interpolation,
+            keypoint_adjustment=keypoint_adjustment,
+            bundle_adjustment=bundle_adjustment,
             random_seed=random_seed,
             progress=progress,
         )

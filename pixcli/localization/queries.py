@@ -3,6 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from contextlib import ExitStack
+from copy import copy
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -124,7 +125,8 @@ class DatabaseQueries(Queries):
                 if cameras[camera_id] is self.reader.cameras[camera_id] and _same_kind(
                     refined, cameras[camera_id]
                 ):
-                    cameras[camera_id] = refined
+                    cameras[camera_id] = copy(refined)
+                    cameras[camera_id].has_prior_focal_length = True  # which models do not tell
         return cameras
 
 

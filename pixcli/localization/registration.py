@@ -1,6 +1,7 @@
 """Localized queries become images of the model."""
 
 from collections.abc import Iterable
+from copy import copy
 
 import numpy as np
 import numpy.typing as npt
@@ -61,7 +62,7 @@ def _camera_id(model: pycolmap.Reconstruction, camera: pycolmap.Camera, wanted: 
         alone = camera_id in model.rigs and model.rigs[camera_id].num_sensors() == 1
         if same and alone and np.array_equal(other.params, camera.params):
             return int(camera_id)
-    camera = pycolmap.Camera(camera)
+    camera = copy(camera)
     camera.camera_id = _free(wanted, {*model.cameras, *model.rigs})
     model.add_camera_with_trivial_rig(camera)
     return int(camera.camera_id)

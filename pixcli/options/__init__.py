@@ -11,7 +11,12 @@ from pixcli.options.dense_features import DenseFeaturesOptions
 from pixcli.options.fields import Field, OptionGroup, fields
 from pixcli.options.interpolation import InterpolationOptions
 from pixcli.options.keypoint_adjustment import KeypointAdjustmentOptions
-from pixcli.options.localization import AbsolutePoseOptions, LocalizationOptions
+from pixcli.options.localization import (
+    AbsolutePoseOptions,
+    LocalizationOptions,
+    QueryBundleAdjustmentOptions,
+    QueryKeypointAdjustmentOptions,
+)
 from pixcli.options.project import CommonOptions, PathOptions
 from pixcli.options.synthetic import SyntheticOptions
 
@@ -26,6 +31,8 @@ GROUPS: tuple[type[OptionGroup], ...] = (
     BundleAdjustmentCeresOptions,
     LocalizationOptions,
     AbsolutePoseOptions,
+    QueryKeypointAdjustmentOptions,
+    QueryBundleAdjustmentOptions,
     SyntheticOptions,
 )
 """All groups, in the order of ini files and documentation."""
@@ -49,6 +56,8 @@ __all__ = [
     "KeypointAdjustmentOptions",
     "LocalizationOptions",
     "PathOptions",
+    "QueryBundleAdjustmentOptions",
+    "QueryKeypointAdjustmentOptions",
     "SyntheticOptions",
     "all_fields",
 ]

@@ -23,7 +23,6 @@ class PathOptions(OptionGroup):
     features_path: str = option("", "hloc's keypoints of the queries (HDF5).")
     matches_path: str = option("", "hloc's matches of the queries with images of the model (HDF5).")
     pairs_path: str = option("", "hloc's pairs: a query and an image of the model on each line.")
-    references_path: str = option("", "What the points of the model look like (HDF5).")
     output_path: str = option("", "Where the result is written.")
     covariance_path: str = option("", "HDF5 file for each keypoint's 2x2 covariance, in pixels squared.")
     references_path: str = option(
