@@ -8,7 +8,7 @@ import pycolmap
 from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 
-from pixcli.adjustment.observations import project, read_observations
+from pixcli.adjustment.observations import read_observations, reprojections
 
 Float64 = NDArray[np.float64]
 
@@ -179,7 +179,7 @@ def align(source: pycolmap.Reconstruction, target: pycolmap.Reconstruction) -> p
 
 def _median_errors(model: pycolmap.Reconstruction) -> dict[int, float]:
     observations = read_observations(model)
-    errors = np.linalg.norm(project(model, observations) - observations.xy, axis=1)
+    errors = np.linalg.norm(reprojections(model, observations) - observations.xy, axis=1)
     errors[~np.isfinite(errors)] = np.inf
     return {image_id: float(np.median(errors[rows])) for image_id, rows in observations.by_image.items()}
 

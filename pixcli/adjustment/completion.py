@@ -41,14 +41,14 @@ def find_candidates(
     planes: Float64,
     points: Float64,
     accepted: npt.NDArray[np.bool_],
-    poses: Sequence[ImagePose],
+    poses: Sequence[ImagePose | None],
 ) -> Surfaces:
     """Pairs of the same points with images that should see them but are in none of their pairs.
 
     Args:
         planes, points: (P, 3) refined, the points where `surfaces` has them.
         accepted: (n,) pairs that were measured; points without any have no candidates.
-        poses: of each image.
+        poses: of each image; None: it is not to be measured in.
     """
     point, image = surfaces.point, surfaces.image[surfaces.pair_view]
     num_points, num_images = len(points), len(poses)
@@ -58,6 +58,8 @@ def find_candidates(
     normals = normals_of(surfaces, planes)
     found_points, found_views, found_images = [], [], []
     for k, pose in enumerate(poses):
+        if pose is None:
+            continue
         # Points of images that share points with this one.
         neighbors = (measured @ has_pair[k].T).toarray().ravel()
         shared = np.zeros(num_points, bool)
@@ -85,7 +87,7 @@ def find_candidates(
         np.searchsorted(candidate_point[order], np.arange(num_points + 1)).astype(np.int64),
         np.arange(num_points, num_points + len(order), dtype=np.int32),
     )
-    return _select(candidates, _has_similar_view(candidates, surfaces, planes, accepted))
+    return candidates.pairs(_has_similar_view(candidates, surfaces, planes, accepted))
 
 
 def _has_similar_view(
@@ -105,11 +107,3 @@ def _has_similar_view(
     similar = cosine > np.cos(_MAX_ANGLE)
     similar &= np.abs(np.log(scale[candidate] / other_scale[other])) < np.log(_MAX_SCALE)
     return np.asarray(np.bincount(candidate, similar, len(count)) > 0)
-
-
-def _select(surfaces: Surfaces, keep: npt.NDArray[np.bool_]) -> Surfaces:
-    """The same points with some of the pairs."""
-    ptr = np.concatenate([[0], np.cumsum(keep)])[surfaces.ptr]
-    return Surfaces(
-        surfaces.views, surfaces.image, surfaces.image_size, surfaces.reference, ptr, surfaces.pair_view[keep]
-    )

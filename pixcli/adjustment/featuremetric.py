@@ -87,6 +87,7 @@ def adjust_bundle(
             covariance = np.eye(2) / options.geometric_weight
             covariances = np.broadcast_to(covariance, (len(observations.xy), 2, 2))
             problem.add_reprojections(observations.xy, geometric_loss, covariances)
+        problem.add_priors(options.loss_scale)
         summaries.append(problem.solve(ceres, poll))
         problem.update(reconstruction)
     return summaries

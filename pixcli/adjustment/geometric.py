@@ -1,18 +1,23 @@
 """COLMAP's own bundle adjustment, with a robust loss that is tightened in steps."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pycolmap
 from numpy.typing import NDArray
 
-from pixcli.adjustment.problem import Constants
-from pixcli.errors import UserError
+from pixcli.adjustment.observations import read_observations
+from pixcli.adjustment.problem import BundleProblem, Constants
+from pixcli.adjustment.solver import Loss, solve_problem
 from pixcli.options.bundle_adjustment import BundleAdjustmentCeresOptions, BundleAdjustmentOptions
 
 FIRST_SCALES = (1.0, 0.25)
 """Pixels: scales of the Cauchy loss that a model mapped without a robust loss starts with. The first is wide
 enough to bring back an image whose pose is off."""
+
+_LOOSE = 10.0
+"""How much larger the tolerance is of a solve that only leads to the next one."""
 
 
 def adjust_geometrically(
@@ -21,12 +26,16 @@ def adjust_geometrically(
     options: BundleAdjustmentOptions,
     ceres: BundleAdjustmentCeresOptions,
     constants: Constants | None = None,
-) -> int:
+) -> None:
     """Adjust a model in place with Cauchy losses of these scales (pixels), one after the other.
 
-    Returns the number of iterations. Two cameras fix the gauge, unless poses are constant.
+    Only the last one is solved to the tolerance asked for. Two cameras fix the gauge, unless poses are
+    constant.
     """
     constants = constants or Constants()
+    if constants.priors is not None:
+        _adjust_with_priors(model, scales, options, ceres, constants)
+        return
     adjustment = pycolmap.BundleAdjustmentOptions()
     for name in (
         "refine_focal_length",
@@ -40,15 +49,6 @@ def adjust_geometrically(
         setattr(adjustment, name, getattr(options, name))
     adjustment.print_summary = False
     adjustment.ceres.loss_function_type = pycolmap.LossFunctionType.CAUCHY
-    solver = adjustment.ceres.solver_options
-    for name in (
-        "max_num_iterations",
-        "function_tolerance",
-        "gradient_tolerance",
-        "parameter_tolerance",
-        "num_threads",
-    ):
-        setattr(solver, name, getattr(ceres, name))
     config = pycolmap.BundleAdjustmentConfig()
     for image_id in model.reg_image_ids():
         config.add_image(image_id)
@@ -63,19 +63,39 @@ def adjust_geometrically(
         config.add_constant_point(point_id)
     if not constants.images:
         config.fix_gauge(pycolmap.BundleAdjustmentGauge.TWO_CAMS_FROM_WORLD)
-    iterations = 0
     for scale in scales:
         adjustment.ceres.loss_function_scale = scale
-        summary = pycolmap.create_default_ceres_bundle_adjuster(adjustment, config, model).solve()
-        if summary.termination_type == pycolmap.BundleAdjustmentTerminationType.FAILURE:
-            raise UserError("bundle adjustment failed: the model is degenerate, or a camera's projection is")
-        iterations += int(getattr(summary, "num_iterations", 0))
-    return iterations
+        adjuster = pycolmap.create_default_ceres_bundle_adjuster(adjustment, config, model)
+        # COLMAP's cameras, costs and gauge; but its own solve() is deaf to Ctrl-C until it has ended.
+        solve_problem(adjuster.problem, model.num_reg_images(), _stage(ceres, scale == scales[-1]))
+
+
+def _adjust_with_priors(
+    model: pycolmap.Reconstruction,
+    scales: Sequence[float],
+    options: BundleAdjustmentOptions,
+    ceres: BundleAdjustmentCeresOptions,
+    constants: Constants,
+) -> None:
+    """The same costs in a problem of our own: COLMAP's takes none from outside."""
+    observations = read_observations(model, options.min_track_length)
+    for scale in scales:
+        problem = BundleProblem(model, observations, options, constants)
+        problem.add_reprojections(observations.xy, Loss("cauchy", scale))
+        problem.add_priors(scale)
+        problem.solve(_stage(ceres, scale == scales[-1]))
+        problem.update(model)
+
+
+def _stage(ceres: BundleAdjustmentCeresOptions, last: bool) -> BundleAdjustmentCeresOptions:
+    """The options of one of several solves."""
+    return ceres if last else replace(ceres, function_tolerance=_LOOSE * ceres.function_tolerance)
 
 
 def scales_down_to(residuals: NDArray[np.float64]) -> list[float]:
     """Scales of a robust loss from the widest to one as tight as the residuals (pixels, at least .02)."""
     first = FIRST_SCALES[-1]
-    last = float(np.clip(np.median(residuals), 0.02, first)) if residuals.size else first
-    steps = max(int(np.ceil(np.log(first / last) / np.log(2.5))), 1)
+    finite = residuals[np.isfinite(residuals)]
+    last = float(np.clip(np.median(finite), 0.02, first)) if finite.size else first
+    steps = max(round(np.log(first / last) / np.log(2.5)), 1)
     return [float(scale) for scale in np.geomspace(first, last, steps + 1)]

@@ -69,3 +69,14 @@ def project(reconstruction: pycolmap.Reconstruction, observations: Observations)
         in_camera = image.cam_from_world() * xyz[observations.point_index[members]]
         projected[members] = image.camera.img_from_cam(np.asarray(in_camera))
     return projected
+
+
+def reprojections(reconstruction: pycolmap.Reconstruction, observations: Observations) -> NDArray[np.float64]:
+    """(n, 2) as project(), but in spherical images on the side of the seam where the observation is."""
+    projected = project(reconstruction, observations)
+    for image_id, members in observations.by_image.items():
+        camera = reconstruction.images[image_id].camera
+        if camera.is_spherical():
+            ahead = projected[members, 0] - observations.xy[members, 0]
+            projected[members, 0] -= camera.width * np.round(ahead / camera.width)
+    return projected

@@ -5,6 +5,7 @@ tangents: 1 + offset + slope . m in units of the inverse depth of the point itse
 """
 
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -35,7 +36,7 @@ class Surfaces:
     pair_view: Int32
     """(n,)"""
 
-    @property
+    @cached_property
     def point(self) -> Int64:
         """(n,) the point of each pair."""
         return np.repeat(np.arange(len(self.reference)), np.diff(self.ptr))
@@ -45,6 +46,11 @@ class Surfaces:
         ptr = self.ptr[points.start : points.stop + 1]
         pairs = self.pair_view[ptr[0] : ptr[-1]]
         return replace(self, reference=self.reference[points], ptr=ptr - ptr[0], pair_view=pairs)
+
+    def pairs(self, keep: npt.NDArray[np.bool_]) -> "Surfaces":
+        """The same points with some of the pairs."""
+        ptr = np.concatenate([[0], np.cumsum(keep)])[self.ptr]
+        return replace(self, ptr=ptr, pair_view=self.pair_view[keep])
 
     def parts(self, max_pairs: int) -> list[slice]:
         """All points, in slices of about max_pairs pairs at most."""
@@ -123,11 +129,7 @@ def induced_affine(surfaces: Surfaces, planes: Float64) -> tuple[Float64, Float6
             ],
             2,
         )
-        affine = (
-            slope
-            @ (h[:, :2, :2] - n[:, :, None] * h[:, 2:, :2])
-            @ np.linalg.pinv(np.nan_to_num(reference["jacobian"]))
-        )
+        affine = slope @ (h[:, :2, :2] - n[:, :, None] * h[:, 2:, :2]) @ _inverse(reference["jacobian"])
         affine[~(determinant(affine) > 0)] = np.nan
         xy = np.stack([view["x"], view["y"]], 1) + np.einsum("nab,nb->na", jacobian, n)
         xy += np.einsum("nab,nb->na", curvature, np.stack([n[:, 0] ** 2, n[:, 0] * n[:, 1], n[:, 1] ** 2], 1))
@@ -142,3 +144,11 @@ def magnifications(surfaces: Surfaces, planes: Float64) -> Float64:
 def determinant(a: Float64) -> Float64:
     """Of matrices (n, 2, 2), NaN without a warning."""
     return np.asarray(a[:, 0, 0] * a[:, 1, 1] - a[:, 0, 1] * a[:, 1, 0])
+
+
+def _inverse(a: Float64) -> Float64:
+    """Of matrices (n, 2, 2); not finite where there is none."""
+    adjugate = np.empty_like(a)
+    adjugate[:, 0, 0], adjugate[:, 1, 1] = a[:, 1, 1], a[:, 0, 0]
+    adjugate[:, 0, 1], adjugate[:, 1, 0] = -a[:, 0, 1], -a[:, 1, 0]
+    return np.asarray(adjugate / determinant(a)[:, None, None])

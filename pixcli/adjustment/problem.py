@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from pixcli import _core
 from pixcli.adjustment.observations import Observations
+from pixcli.adjustment.priors import PositionPriors, add_position_priors
 from pixcli.adjustment.references import sampling_arguments
 from pixcli.adjustment.solver import BundleSummary, Loss, ceres_loss, solve_problem
 from pixcli.ceres import colmap_costs, costs, pyceres
@@ -24,7 +25,7 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Constants:
-    """What stays as it is, by COLMAP's ids."""
+    """What stays as it is, by COLMAP's ids, or near to where it is known to be."""
 
     images: frozenset[int] = frozenset()
     """The poses of their frames."""
@@ -32,6 +33,7 @@ class Constants:
     rigs: frozenset[int] = frozenset()
     """Where their sensors are in them."""
     points: frozenset[int] = frozenset()
+    priors: PositionPriors | None = None
 
 
 class BundleProblem:
@@ -220,6 +222,17 @@ class BundleProblem:
                 self._problem.add_residual_block(cost, robust, [point, *blocks])
         return int(chosen.sum())
 
+    def add_priors(self, scale: float) -> None:
+        """Adds the position priors of the constants; after all other costs.
+
+        Args:
+            scale: the deviation of the other residuals, see add_position_priors().
+        """
+        if self._constants.priors is not None:
+            images = [(image_id, self._model.images[image_id].frame_id) for image_id in self._image_blocks]
+            poses = {image_id: self.rig_from_world[frame_id] for image_id, frame_id in images}
+            self._kept += add_position_priors(self._problem, self._constants.priors, poses, scale)
+
     def solve(
         self, options: BundleAdjustmentCeresOptions, poll: Callable[[int, float], object] | None = None
     ) -> BundleSummary:
@@ -312,6 +325,8 @@ class BundleProblem:
         it: the damping of the solver keeps it where it is.
         """
         candidates = self._anchors()
+        if self._constants.priors is not None:
+            return  # they say where the world is
         if not free or sum(frame_id not in free for frame_id in candidates) >= 2:
             return
         candidates.sort(key=lambda frame_id: frame_id in free)  # constant ones first

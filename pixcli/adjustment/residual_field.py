@@ -12,7 +12,7 @@ import pycolmap
 from numpy.typing import NDArray
 from scipy.stats import chi2
 
-from pixcli.adjustment.observations import Observations, project
+from pixcli.adjustment.observations import Observations, reprojections
 
 Float64 = NDArray[np.float64]
 
@@ -81,7 +81,7 @@ def residual_fields(
         observations: of the model; xy is what its projections are compared with.
         accepted: (n,) observations that count.
     """
-    residual = observations.xy - project(model, observations)
+    residual = observations.xy - reprojections(model, observations)
     counts = accepted & np.isfinite(residual).all(axis=1)
     by_camera: dict[int, list[NDArray[np.int64]]] = {}
     for image_id, rows in observations.by_image.items():
@@ -101,9 +101,6 @@ def _field(
 ) -> ResidualField:
     rows = np.concatenate(images)
     image = np.repeat(np.arange(len(images)), [len(members) for members in images])
-    if camera.is_spherical():  # over the seam
-        residual = residual.copy()
-        residual[:, 0] -= camera.width * np.round(residual[:, 0] / camera.width)
     length = np.linalg.norm(residual[rows], axis=1)
     kept = length <= _OUTLIER * np.median(length)
     rows, image, r = rows[kept], image[kept], residual[rows[kept]]

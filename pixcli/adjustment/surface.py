@@ -6,7 +6,7 @@ views; then each view's own shift against that warp is measured, with its covari
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any, TypeVar
 
 import numpy as np
@@ -29,7 +29,7 @@ REFINE_SUPPORT = (5, 1.0)  # a small one: points are rarely as flat as a larger 
 SUPPORTS = ((5, 1.0), (7, 1.0))
 """To choose from for each shift; larger ones bias camera centres."""
 
-_MAX_PAIRS = 200_000  # whose patches are in memory at a time: some 300 MB
+_MAX_PAIRS = 100_000  # whose patches are in memory at a time: some 150 MB
 _WARP_SLACK = 1.4  # how much larger than at first a warped support may become inside its patch
 _MAX_RATIO = 4.0  # of the magnifications of two views that are compared
 _STEP_TOLERANCE = 0.004  # pixels
@@ -98,6 +98,9 @@ class Shifts:
     """(n,) values of Status; ROOT for the pair of a reference with itself, which defines the point."""
     support: npt.NDArray[np.int8]
     """(n,) the support that was chosen; -1 where none was accepted."""
+    score: Float64
+    """(n,) what supports compete by: deviation and what their extent adds, in pixels; infinite where none was
+    accepted."""
 
     @property
     def accepted(self) -> Bool:
@@ -125,20 +128,35 @@ def align_surfaces(
 ) -> tuple[SurfaceFits, Shifts]:
     """The whole step: refine_surfaces, then measure_shifts of all pairs whose surface was accepted.
 
-    Works on parts of the points, so that patches take a bounded memory.
+    Works on parts of the points, so that patches take a bounded memory. The last, widest support is tried,
+    and its patches are cut, only where the smaller ones leave it a chance.
+
+    Args:
+        used: (n,) the pairs that refine surfaces; shifts are measured of all.
+        supports: two or more, from the smallest.
     """
     fits, shifts = [], []
+    narrow, widest = supports[:-1], supports[-1]
     for points in surfaces.parts(_MAX_PAIRS):
         part, pairs = surfaces.part(points), slice(surfaces.ptr[points.start], surfaces.ptr[points.stop])
         plane = planes[points]
         patches = cut_surface_patches(
-            part, plane, [REFINE_SUPPORT, *supports], limits.max_shift, images, features, progress
+            part, plane, [REFINE_SUPPORT, *narrow], limits.max_shift, images, features, progress
         )
         fit = refine_surfaces(part, plane, patches, REFINE_SUPPORT, used[pairs], limits, progress)
         fits.append(fit)
         measured = fit.accepted[part.point]
-        shifts.append(measure_shifts(part, fit.planes, patches, supports, measured, limits, progress))
-    return _joined(SurfaceFits, fits), _joined(Shifts, shifts)
+        shifts.append(measure_shifts(part, fit.planes, patches, narrow, measured, limits, progress))
+    fit, best = _joined(SurfaceFits, fits), _joined(Shifts, shifts)
+    longer = surfaces.image_size[surfaces.image[surfaces.reference]].max(1)[surfaces.point]
+    rest = fit.accepted[surfaces.point] & (best.score > _extent_deviation(widest, longer, limits))
+    wide = measure_surfaces(surfaces.pairs(rest), fit.planes, [widest], limits, images, features, progress)
+    better = wide.score < best.score[rest]
+    rows = np.flatnonzero(rest)[better]
+    for field in fields(Shifts):
+        getattr(best, field.name)[rows] = getattr(wide, field.name)[better]
+    best.support[rows] = len(narrow)
+    return fit, best
 
 
 def measure_surfaces(
@@ -176,7 +194,8 @@ def cut_surface_patches(
 ) -> SurfacePatches:
     """The patches that these supports need around where the planes project to, and max_shift beyond."""
     boxes, image, by_step = _plan_boxes(surfaces, planes, supports, max_shift)
-    store = box_items(boxes, image, images, features).fill(progress)
+    # Boxes differ from round to round: a cache of them would serve no later run.
+    store = box_items(boxes, image, images, replace(features, use_cache=False)).fill(progress)
     store.close()
     samples, starts = store.flat(0)
     return SurfacePatches(samples, starts, boxes, by_step)
@@ -289,8 +308,7 @@ def measure_shifts(
             status = _judge(shifts, limits)
             if result is None:
                 result, reason = shifts.copy(), status.copy()
-            extent = limits.extent_deviation * (support[0] * support[1]) ** 2 / longer
-            deviation = np.hypot(_deviation_of(shifts), extent)
+            deviation = np.hypot(_deviation_of(shifts), _extent_deviation(support, longer, limits))
             better = (status == Status.MOVED) & (deviation < best)
             best[better], chosen[better] = deviation[better], k
             result[better], reason[better] = shifts[better], status[better]
@@ -302,15 +320,23 @@ def measure_shifts(
         np.full(n, np.nan),
         np.full(n, Status.INVALID, np.uint8),
         np.full(n, -1, np.int8),
+        np.full(n, np.inf),
     )
     out.predicted[part] = structured_to_unstructured(result[["x", "y"]])
     out.xy[part] = out.predicted[part] + structured_to_unstructured(result[["dx", "dy"]])
     out.covariance[part] = structured_to_unstructured(result[["cov_xx", "cov_xy", "cov_yy"]])
     out.correlation[part], out.status[part], out.support[part] = result["correlation"], reason, chosen
+    out.score[part] = best
     root = surfaces.views[surfaces.pair_view[is_reference]]
     out.xy[is_reference] = out.predicted[is_reference] = np.stack([root["x"], root["y"]], 1)
-    out.correlation[is_reference], out.status[is_reference] = 1, Status.ROOT
+    out.correlation[is_reference], out.status[is_reference], out.score[is_reference] = 1, Status.ROOT, 0
     return out
+
+
+def _extent_deviation(support: Support, longer_side: Float64, limits: SurfaceLimits) -> Float64:
+    """What the extent of a support adds to the deviation of shifts, in pixels."""
+    radius, step = support
+    return limits.extent_deviation * (radius * step) ** 2 / longer_side
 
 
 def _native_arguments(

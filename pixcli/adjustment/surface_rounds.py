@@ -112,23 +112,26 @@ def adjust_by_surfaces(
     """
     with progress.phase("adjust"):
         adjust_geometrically(model, FIRST_SCALES, options, ceres, constants)
+    observations = read_observations(model, options.min_track_length)
     done: list[SurfaceRound] = []
     normals: Float64 | None = None
     for k in range(rounds):
-        observations = read_observations(model, options.min_track_length)
         measured = _measure(model, observations, normals, images, features, k == 0, progress)
-        normals = measured.normals
+        accepted, normals = measured.accepted, measured.normals
+        xy = np.where(accepted[:, None], measured.shifts.xy, observations.xy)
+        observations = replace(observations, xy=xy)
         last = k + 1 == rounds or (bool(done) and done[-1].moved < _SETTLED)
         added = []
         if complete_tracks and last:
             added = _complete(model, observations, measured, images, features, progress)
         before = project(model, observations)
-        residual_before = _residuals(model, observations)[measured.accepted]
+        residual_before = np.linalg.norm(before - xy, axis=1)[accepted]
         with progress.phase("adjust"):
             adjust_geometrically(model, scales_down_to(residual_before), options, ceres, constants)
         if not keep_completed:
             _take_back(model, added)
-        residual_after = _residuals(model, observations)[measured.accepted]
+        after = project(model, observations)
+        residual_after = np.linalg.norm(after - xy, axis=1)[accepted]
         counts = np.bincount(_told(measured), minlength=len(Status))
         done.append(
             SurfaceRound(
@@ -139,17 +142,16 @@ def adjust_by_surfaces(
                 completed=len(added),
                 residual_before=_median(residual_before),
                 residual_after=_median(residual_after),
-                moved=_median(np.linalg.norm(project(model, observations) - before, axis=1)),
+                moved=_median(np.linalg.norm(after - before, axis=1)),
             )
         )
         if last:
             break
-    accepted, shifts = measured.accepted, measured.shifts
     return SurfaceAdjustment(
         rounds=done,
-        observations=replace(observations, xy=np.where(accepted[:, None], shifts.xy, observations.xy)),
+        observations=observations,
         accepted=accepted,
-        covariance=np.where(accepted[:, None], shifts.covariance, np.nan),
+        covariance=np.where(accepted[:, None], measured.shifts.covariance, np.nan),
         reference=measured.surfaces.reference,
         normals=measured.normals,
     )
@@ -200,8 +202,11 @@ def _complete(
 ) -> list[tuple[int, int]]:
     """Add observations in images that lack them to the model; the image id and row of each 2D point."""
     image_ids = sorted(model.reg_image_ids())
-    poses = []
-    for image_id in image_ids:
+    poses: list[ImagePose | None] = []
+    for image_id, file in zip(image_ids, images, strict=True):
+        if file.missing:
+            poses.append(None)
+            continue
         image = model.images[image_id]
         pose = image.cam_from_world().matrix()
         poses.append(ImagePose(image.camera, pose[:, :3], pose[:, 3]))
@@ -270,15 +275,6 @@ def _told(measured: _Measured) -> NDArray[np.uint8]:
     status = measured.shifts.status.copy()
     status[measured.shifts.accepted & ~measured.accepted] = Status.UNMATCHED  # no other view agreed
     return status
-
-
-def _residuals(model: pycolmap.Reconstruction, observations: Observations) -> Float64:
-    """(n,) reprojection errors of the model's 2D points, in pixels."""
-    xy = np.empty_like(observations.xy)
-    for image_id, members in observations.by_image.items():
-        points2D = model.images[image_id].points2D
-        xy[members] = [points2D[row].xy for row in observations.keypoints[members].tolist()]
-    return np.asarray(np.linalg.norm(project(model, observations) - xy, axis=1))
 
 
 def _median(values: Float64) -> float:

@@ -37,7 +37,7 @@ def frontal_warps(
     """
     points3D = reconstruction.points3D
     xyz = np.array([points3D[point_id].xyz for point_id in observations.point_ids.tolist()]).reshape(-1, 3)
-    derivatives, rays = _projection_derivatives(reconstruction, observations, xyz)
+    derivatives, rays = projection_derivatives(reconstruction, observations, xyz)
     warps = np.full((len(reference), 2, 2), np.nan)
     known = reference >= 0
     ray = rays[reference[known]]
@@ -53,7 +53,7 @@ def frontal_warps(
     return warps
 
 
-def _projection_derivatives(
+def projection_derivatives(
     reconstruction: pycolmap.Reconstruction, observations: Observations, xyz: Array
 ) -> tuple[Array, Array]:
     """(n, 2, 3) derivatives of the pixel by the point, and (n, 3) unit rays to it, in the world."""

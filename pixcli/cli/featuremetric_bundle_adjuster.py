@@ -18,6 +18,8 @@ from pixcli.options import (
     DenseFeaturesOptions,
     FeaturemetricBundleAdjustmentOptions,
     InterpolationOptions,
+    PosePriorOptions,
+    TrackOptions,
 )
 from pixcli.progress import Progress
 
@@ -30,13 +32,20 @@ def featuremetric_bundle_adjuster(
     input_path: Path,
     output_path: Path,
     image_path: Path,
+    database_path: Path | None,
+    output_database_path: Path | None,
     constant_image_list_path: Path | None,
+    constant_camera_list_path: Path | None,
+    constant_rig_list_path: Path | None,
+    constant_point_list_path: Path | None,
     references_path: Path | None,
     write_normals_path: Path | None,
     report_path: Path | None,
     options: FeaturemetricBundleAdjustmentOptions,
     adjustment: BundleAdjustmentOptions,
     ceres: BundleAdjustmentCeresOptions,
+    tracks: TrackOptions,
+    pose_priors: PosePriorOptions,
     features: DenseFeaturesOptions,
     interpolation: InterpolationOptions,
     progress: Progress,
@@ -59,15 +68,21 @@ def featuremetric_bundle_adjuster(
         interpolation,
         adjustment,
         ceres,
+        tracks=tracks,
+        pose_priors=pose_priors,
+        database_path=database_path,
+        output_database_path=output_database_path,
         constant_image_list_path=constant_image_list_path,
+        constant_camera_list_path=constant_camera_list_path,
+        constant_rig_list_path=constant_rig_list_path,
+        constant_point_list_path=constant_point_list_path,
         normals_path=write_normals_path,
         references_path=references_path,
         progress=progress,
     )
     if report_path is not None:
-        groups = {
-            group.group: asdict(group) for group in (options, adjustment, ceres, features, interpolation)
-        }
+        used = (options, adjustment, ceres, tracks, pose_priors, features, interpolation)
+        groups = {group.group: asdict(group) for group in used}
         write_report(report_path, "featuremetric_bundle_adjuster", {"options": groups, **refined.contents()})
         write_figure(report_path.with_suffix(".png"), draw_residual_fields(refined.residual_fields))
     _print_summary(refined)
@@ -83,6 +98,20 @@ def _print_summary(refined: Adjustment) -> None:
     ]
     print_table("Model", ["", "before", "after"], rows)
     moves = sorted(refined.changes.poses, key=lambda pose: pose.baselines)
+    chain: list[tuple[str, object]] = [
+        (f"loop {k + 1}: observations {name}", value)
+        for k, loop in enumerate(refined.loops)
+        for name, value in asdict(loop).items()
+    ]
+    if refined.num_missing_images:
+        chain.append(("images that are not on disk", refined.num_missing_images))
+    if refined.database is not None:
+        chain.append(("keypoints moved in the database", refined.database.moved))
+        chain.append(("keypoints appended to the database", refined.database.appended))
+    if refined.prior_distance is not None:
+        chain.append(
+            ("median distance of images from their prior positions", f"{refined.prior_distance:.4g}")
+        )
     print_table(
         "Changes",
         ["", "value"],
@@ -95,10 +124,11 @@ def _print_summary(refined: Adjustment) -> None:
             ("images that moved far more than others", _named(jumped)),
             ("focal lengths that changed far more than others", _named(focal)),
             ("images whose cost had risen, back at their pose", _named(restored)),
+            *chain,
         ],
     )
-    if refined.surfaces:
-        _print_rounds(refined.surfaces.rounds)
+    if refined.rounds:
+        _print_rounds(refined.rounds)
     if refined.residual_fields:
         _print_cameras(refined)
     print_table(

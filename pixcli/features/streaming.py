@@ -33,6 +33,8 @@ class ImageFile(NamedTuple):
     name: str
     path: Path
     size: tuple[int, int]
+    missing: bool = False
+    """Not on disk: nothing can be measured in it."""
 
 
 @dataclass(frozen=True)

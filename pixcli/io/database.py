@@ -9,7 +9,7 @@ changed to where it belongs.
 import os
 import sqlite3
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -21,6 +21,7 @@ import numpy.typing as npt
 import pycolmap
 
 from ..errors import UserError
+from .appended_keypoints import AppendedKeypoints, append_descriptors, append_rows
 from .files import sync
 
 # What pixcli needs; all other columns may be missing (older schemas) or more (newer ones).
@@ -131,6 +132,33 @@ def read_match_graph(path: str | os.PathLike[str], matches: Literal["inlier", "r
         return _read_graph(private, matches, path)
 
 
+def read_pose_priors(path: Path) -> dict[str, pycolmap.PosePrior]:
+    """The pose priors of a database by the names of their images; none where it has none."""
+    needed = {"corr_data_id", "corr_sensor_type", "position", "position_covariance", "coordinate_system"}
+    with (
+        closing(open_input(path)) as connection,
+        tempfile.TemporaryDirectory(prefix="pixcli-") as folder,
+    ):
+        columns = set(_columns(connection, "pose_priors"))
+        if not columns:
+            return {}
+        if missing := sorted(needed - columns):
+            raise UserError(
+                f"{path} has an older schema: its table pose_priors lacks {', '.join(missing)}; write it "
+                "again with COLMAP 4"
+            )
+        private = copy_tables(connection, path, Path(folder), ("cameras", "images", "pose_priors"))
+        with decode_errors(path), pycolmap.Database.open(private) as database:
+            names = {image.image_id: image.name for image in _read_images(database, path)}
+            priors = database.read_all_pose_priors()
+    camera = pycolmap.SensorType.CAMERA
+    return {
+        names[prior.corr_data_id.id]: prior
+        for prior in priors
+        if prior.corr_data_id.sensor_id.type == camera and prior.corr_data_id.id in names
+    }
+
+
 def check_output_path(input_path: str | os.PathLike[str], output_path: str | os.PathLike[str] | None) -> None:
     """Raise a UserError, before any work is done, if the refined database could not be written there.
 
@@ -159,11 +187,13 @@ def write_refined_database(
     output_path: str | os.PathLike[str] | None,
     graph: MatchGraph,
     xy: npt.NDArray[np.float64],
+    appended: Mapping[int, AppendedKeypoints] | None = None,
 ) -> Iterator[RefinedDatabase]:
     """Move keypoints of a database to xy, (n, 2) COLMAP pixels, and deliver it as the with-block ends.
 
-    The block may update two-view geometries in what it is given. If it raises, or the process dies, nothing
-    has happened. Rows of keypoints that did not move stay bit-identical.
+    Images (by id) also get the `appended` ones, behind those that they have. The block may update two-view
+    geometries in what it is given. If it raises, or the process dies, nothing has happened. Rows of keypoints
+    that did not move stay bit-identical.
 
     With an output path, a backup of the input is completed beside the output and then renamed. Without, the
     changed rows go into the input in one SQLite transaction, which rolls back on its own when interrupted;
@@ -171,6 +201,7 @@ def write_refined_database(
     write-ahead log of other programs that have it open.
     """
     input_path = Path(input_path)
+    appended = appended or {}
     check_output_path(input_path, output_path)
     final = input_path if output_path is None else Path(output_path)
     with ExitStack() as stack:
@@ -183,12 +214,12 @@ def write_refined_database(
                     _back_up(source, target)
                 private = copy_tables(source, input_path, folder, tuple(_TABLES))
             database = stack.enter_context(pycolmap.Database.open(private))
-            moved = _update_keypoints(database, graph, xy, input_path)
+            moved = _update_keypoints(database, graph, xy, appended, input_path)
         touched = _touched_pairs(graph, moved)
         yield RefinedDatabase(database, touched, int(np.count_nonzero(moved)))
         with _write_errors(final):
             database.close()
-            _transfer(target, private, graph, moved, touched)
+            _transfer(target, private, graph, moved, appended, touched)
             if output_path is not None:
                 _check_integrity(target, input_path)
                 sync(target)
@@ -333,10 +364,15 @@ def _read_pairs(
 
 
 def _update_keypoints(
-    database: pycolmap.Database, graph: MatchGraph, xy: npt.NDArray[np.float64], path: Path
+    database: pycolmap.Database,
+    graph: MatchGraph,
+    xy: npt.NDArray[np.float64],
+    appended: Mapping[int, AppendedKeypoints],
+    path: Path,
 ) -> npt.NDArray[np.bool_]:
-    """Write the images that have moved keypoints; (n,) which keypoints moved."""
+    """Write the images that have moved or appended keypoints; (n,) which keypoints moved."""
     moved = np.zeros(len(xy), np.bool_)
+    by_id = {image.image_id: rows for image, rows in zip(graph.images, graph.keypoints, strict=True)}
     for i, image in enumerate(graph.images):
         rows = graph.keypoints[i]
         if database.read_keypoints(image.image_id).tobytes() != rows.tobytes():
@@ -344,11 +380,13 @@ def _update_keypoints(
         span = slice(graph.offsets[i], graph.offsets[i + 1])
         target = xy[span].astype(np.float32)
         where = (target != rows[:, :2]).any(axis=1) & np.isfinite(target).all(axis=1)
-        if where.any():
+        moved[span] = where
+        if where.any() or image.image_id in appended:
             rows = rows.copy()
             rows[where, :2] = target[where]
+            if image.image_id in appended:
+                rows = append_rows(rows, appended[image.image_id], by_id)
             database.update_keypoints(image.image_id, rows)
-            moved[span] = where
     return moved
 
 
@@ -363,11 +401,13 @@ def _transfer(
     private: Path,
     graph: MatchGraph,
     moved: npt.NDArray[np.bool_],
+    appended: Mapping[int, AppendedKeypoints],
     touched: list[tuple[int, int]],
 ) -> None:
     """Carry what changed from the private copy into the target, in one transaction."""
+    changed = {graph.images[i].image_id for i in np.unique(graph.image_index[moved]).tolist()}
     rows = {
-        ("keypoints", "image_id"): [graph.images[i].image_id for i in np.unique(graph.image_index[moved])],
+        ("keypoints", "image_id"): sorted(changed | set(appended)),
         ("two_view_geometries", "pair_id"): [pycolmap.image_pair_to_pair_id(*pair) for pair in touched],
     }
     with closing(sqlite3.connect(target, timeout=_BUSY_SECONDS, isolation_level=None)) as connection:
@@ -382,6 +422,7 @@ def _transfer(
                 f"WHERE {table}.{key} = ? AND refined.{key} = {table}.{key} AND ({new}) IS NOT ({old})",
                 ((row_id,) for row_id in ids),
             )
+        append_descriptors(connection, appended)
         connection.execute("COMMIT")
 
 

@@ -37,6 +37,11 @@ def sync(path: Path) -> None:
         os.close(descriptor)
 
 
+def same_file(first: Path, second: Path) -> bool:
+    """Whether two paths lead to one file that exists."""
+    return first.exists() and second.exists() and first.samefile(second)
+
+
 def check_writable(path: Path) -> None:
     """Raises UserError if a file cannot be made here: better before hours of work than after."""
     folder = path.parent

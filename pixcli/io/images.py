@@ -68,10 +68,18 @@ def read_image(
             f"{path}: no such image; give the folder in which images have the names that the database uses"
         ) from None
     except Exception as error:  # broken files make Pillow raise nearly anything, SyntaxError included
-        reason = "not an image" if isinstance(error, UnidentifiedImageError) else error
-        raise UserError(
-            f"{path}: the image cannot be read ({reason}); replace it by a complete JPEG, PNG or TIFF file"
-        ) from None
+        raise _unreadable(path, error) from None
+
+
+def check_image_size(path: Path, expected: tuple[int, int]) -> None:
+    """Raises UserError if an image cannot be opened or is not of this (width, height); decodes no pixels."""
+    try:
+        with Image.open(path) as file:
+            size = file.size
+    except Exception as error:
+        raise _unreadable(path, error) from None
+    if size != tuple(expected):
+        raise _wrong_size(path, size, expected)
 
 
 def resize_image(
@@ -121,11 +129,18 @@ def _resized(
     return np.array(band.resize(size, _FILTERS[resize], box=box), dtype=np.float32)
 
 
+def _unreadable(path: Path, error: Exception) -> UserError:
+    reason = "not an image" if isinstance(error, UnidentifiedImageError) else error
+    return UserError(
+        f"{path}: the image cannot be read ({reason}); replace it by a complete JPEG, PNG or TIFF file"
+    )
+
+
 def _wrong_size(path: Path, size: tuple[int, int], expected: tuple[int, int]) -> UserError:
     turned = size == (expected[1], expected[0])
     return UserError(
-        f"{path}: the image is {size[0]}x{size[1]}, but its camera in the database"
+        f"{path}: the image is {size[0]}x{size[1]}, but its camera has"
         f" {expected[0]}x{expected[1]}"
         + (", turned by 90 degrees (COLMAP ignores EXIF rotation)" if turned else "")
-        + "; use the very images that the database was made from"
+        + "; use the very images that the database or model was made from"
     )

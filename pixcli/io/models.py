@@ -47,23 +47,53 @@ def read_model(path: Path) -> pycolmap.Reconstruction:
 def writing_model(path: Path) -> Iterator[Path]:
     """Give a folder to write a model into; its files take their places in `path` when the with-block ends.
 
-    If the block raises, what was there before is still there, unchanged.
+    A model that was there, in files of either type, goes; other files stay. If the block raises, or is
+    interrupted up to its very end, the old model is still there, unchanged. If the process is killed in the
+    instant in which files are exchanged, the folder holds a part of one model, which no reader accepts, but
+    never parts of two.
     """
     folder = path.parent
     if not folder.is_dir():
         raise UserError(f"{path} cannot be written: there is no folder {folder}; make it first")
     try:
         with tempfile.TemporaryDirectory(prefix=".pixcli-", dir=folder) as temporary:
-            yield Path(temporary)
-            files = sorted(Path(temporary).iterdir())
-            for file in files:
+            new, old = Path(temporary) / "new", Path(temporary) / "old"
+            new.mkdir()
+            old.mkdir()
+            yield new
+            for file in sorted(new.iterdir()):
                 sync(file)
             path.mkdir(exist_ok=True)
-            for file in files:
-                file.replace(path / file.name)
+            _exchange(new, path, old)
         sync(path)
     except OSError as error:
         raise UserError(f"{path} cannot be written: {error.strerror or error}") from error
+
+
+def write_model(folder: Path, model: pycolmap.Reconstruction, kind: str) -> None:
+    """Write the five files of a model, `bin` or `txt`, into a folder that exists."""
+    (model.write_binary if kind == "bin" else model.write_text)(str(folder))
+
+
+def _exchange(new: Path, path: Path, old: Path) -> None:
+    """Move all files of a model in `path` to `old`, then those in `new` to `path`; all or nothing."""
+    moves = [(file, old / file.name) for file in _model_files(path)]
+    moves += [(file, path / file.name) for file in sorted(new.iterdir())]
+    done = []
+    try:
+        for source, target in moves:
+            done.append((source, target))
+            source.rename(target)
+    except BaseException:
+        for source, target in reversed(done):
+            if target.exists() and not source.exists():
+                target.rename(source)
+        raise
+
+
+def _model_files(path: Path) -> list[Path]:
+    names = [path / f"{name}.{kind}" for name in _FILES for kind in ("bin", "txt")]
+    return [file for file in names if file.exists()]
 
 
 def check_model_output(
@@ -83,7 +113,7 @@ def check_model_output(
         raise UserError(f"{output_path} cannot be written: the folder is read-only")
     if overwrite or not output_path.is_dir():
         return
-    if any((output_path / f"{name}.{kind}").exists() for name in _FILES for kind in ("bin", "txt")):
+    if _model_files(output_path):
         same = output_path.resolve() == input_path.resolve()
         what = "is the input" if same else "holds a model already"
         raise UserError(f"--output_path {output_path} {what}: name another folder, or set --{option} 1")
@@ -154,6 +184,40 @@ def _check(model: pycolmap.Reconstruction, path: Path) -> None:
     for point_id, point in model.points3D.items():
         if not np.isfinite(point.xyz).all():
             raise UserError(f"{path}: point {point_id} is not finite; delete it, or triangulate again")
+    _check_tracks(model, path)
+
+
+def _check_tracks(model: pycolmap.Reconstruction, path: Path) -> None:
+    """Points and images must name each other, and observations lie in their images."""
+    point_of = {}
+    for image_id, image in model.images.items():
+        points2D = image.points2D
+        point_of[image_id] = [point.point3D_id for point in points2D]
+        rows = [row for row, point in enumerate(points2D) if point.has_point3D()]
+        xy = np.array([points2D[row].xy for row in rows]).reshape(-1, 2)
+        size = image.camera.width, image.camera.height
+        outside = ~((xy >= 0) & (xy <= size)).all(1)
+        if outside.any():
+            k = int(np.argmax(outside))
+            raise UserError(
+                f"{path}: 2D point {rows[k]} of image {image.name} lies at ({xy[k, 0]:g}, {xy[k, 1]:g}), "
+                f"outside of its {size[0]}x{size[1]} pixels: the camera is not that of the image"
+            )
+    count = 0
+    for point_id, point in model.points3D.items():
+        for element in point.track.elements:
+            rows_of = point_of.get(element.image_id, [])
+            if element.point2D_idx >= len(rows_of) or rows_of[element.point2D_idx] != point_id:
+                raise UserError(
+                    f"{path} is inconsistent: point {point_id} is observed as row {element.point2D_idx} of "
+                    f"image {element.image_id}, which knows nothing of it; map again"
+                )
+            count += 1
+    observed = sum(int(image.num_points3D) for image in model.images.values())
+    if observed != count:
+        raise UserError(
+            f"{path} is inconsistent: its images have {observed} observations, its points {count}; map again"
+        )
 
 
 def _one_line(error: Exception) -> str:

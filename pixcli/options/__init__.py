@@ -6,6 +6,8 @@ from pixcli.options.bundle_adjustment import (
     BundleAdjustmentCeresOptions,
     BundleAdjustmentOptions,
     FeaturemetricBundleAdjustmentOptions,
+    PosePriorOptions,
+    TrackOptions,
 )
 from pixcli.options.dense_features import DenseFeaturesOptions
 from pixcli.options.fields import Field, OptionGroup, fields
@@ -29,6 +31,8 @@ GROUPS: tuple[type[OptionGroup], ...] = (
     FeaturemetricBundleAdjustmentOptions,
     BundleAdjustmentOptions,
     BundleAdjustmentCeresOptions,
+    TrackOptions,
+    PosePriorOptions,
     LocalizationOptions,
     AbsolutePoseOptions,
     QueryKeypointAdjustmentOptions,
@@ -56,8 +60,10 @@ __all__ = [
     "KeypointAdjustmentOptions",
     "LocalizationOptions",
     "PathOptions",
+    "PosePriorOptions",
     "QueryBundleAdjustmentOptions",
     "QueryKeypointAdjustmentOptions",
     "SyntheticOptions",
+    "TrackOptions",
     "all_fields",
 ]

@@ -74,13 +74,31 @@ class FeaturemetricBundleAdjustmentOptions(OptionGroup):
         "less memory. patch_warp: nodes around the reference are carried into the other "
         "views by a plane that faces it. geometric: COLMAP's reprojection error.",
     )
-    overwrite: bool = option(False, "Replace a model that is in the output folder, or the input itself.")
+    overwrite: bool = option(
+        False,
+        "Replace a model that is in the output folder, or the input itself; and allow to update the database "
+        "in place.",
+    )
+    output_type: Literal["bin", "txt"] = option(
+        "bin", "Whether the model is written as binary or as text files.", short="output_type"
+    )
+    num_loops: int = option(
+        0,
+        "How often to complete, merge and filter the tracks by the matches of --database_path after the "
+        "adjustment, and adjust again.",
+        minimum=0,
+    )
+    allow_missing_images: bool = option(
+        False, "Images that are not on disk take no part, and keep their poses; else they are an error."
+    )
     rounds: int = option(2, "surface: how often to measure and adjust.", minimum=1)
     complete_tracks: bool = option(
         True, "surface: in the last round, measure points also in images that have no observation of them."
     )
-    write_completed: Literal["none", "model"] = option(
-        "none", "surface: whether such observations are written, as additional 2D points of the images."
+    write_completed: Literal["none", "model", "database"] = option(
+        "none",
+        "surface: where such observations are written, as additional 2D points of the images. model: in the "
+        "model alone. database: also as keypoints in --output_database_path, so that both agree.",
     )
     repeats: int = option(
         1,
@@ -112,3 +130,41 @@ class FeaturemetricBundleAdjustmentOptions(OptionGroup):
     def levels(self) -> tuple[int, ...] | None:
         """level_indices as numbers; None: all."""
         return _parse_levels(self.level_indices)
+
+
+@dataclass(frozen=True)
+class PosePriorOptions(OptionGroup):
+    """How positions of images that the database knows beforehand take part, with COLMAP's names."""
+
+    group = "PosePrior"
+
+    use_prior_position: bool = option(
+        False, "Align the model to the positions of images in --database_path, and hold it near to them."
+    )
+    prior_position_fallback_stddev: float = option(
+        1.0, "Deviation of positions that come without a covariance, in their units.", minimum=1e-9
+    )
+    use_robust_loss_on_prior_position: bool = option(
+        False, "Positions may be far off: Cauchy's loss on their distances."
+    )
+    prior_position_loss_scale: float = option(2.7955, "Scale of that loss, in deviations.", minimum=1e-9)
+
+
+@dataclass(frozen=True)
+class TrackOptions(OptionGroup):
+    """How tracks are completed, merged and filtered between adjustments, with COLMAP's names and defaults."""
+
+    group = "Tracks"
+
+    complete_max_reproj_error: float = option(
+        4.0, "A match joins the track of its point if that projects within so many pixels.", minimum=0
+    )
+    merge_max_reproj_error: float = option(
+        4.0, "Matched points are merged if the merged one projects within so many pixels.", minimum=0
+    )
+    filter_max_reproj_error: float = option(
+        4.0, "Observations with a larger reprojection error, in pixels, are removed.", minimum=0
+    )
+    filter_min_tri_angle: float = option(
+        1.5, "Points that are seen under smaller angles, in degrees, are removed.", minimum=0
+    )

@@ -23,7 +23,16 @@ class PathOptions(OptionGroup):
     features_path: str = option("", "hloc's keypoints of the queries (HDF5).")
     matches_path: str = option("", "hloc's matches of the queries with images of the model (HDF5).")
     pairs_path: str = option("", "hloc's pairs: a query and an image of the model on each line.")
+    constant_camera_list_path: str = option("", "Text file with one camera id a line: these stay.")
+    constant_rig_list_path: str = option(
+        "", "Text file with one rig id a line: where the sensors are in these stays."
+    )
+    constant_point_list_path: str = option("", "Text file with one 3D point id a line: these stay.")
     output_path: str = option("", "Where the result is written.")
+    output_database_path: str = option(
+        "",
+        "Copy of --database_path with the keypoints of the written model; the same file: in place.",
+    )
     covariance_path: str = option("", "HDF5 file for each keypoint's 2x2 covariance, in pixels squared.")
     references_path: str = option(
         "",

@@ -1,4 +1,4 @@
-"""Running `pixcli feature_refiner` on copies of the small scene."""
+"""Running `pixcli feature_refiner` and `featuremetric_bundle_adjuster` on copies of the small scene."""
 
 import json
 import os
@@ -18,6 +18,7 @@ import pytest
 from pixcli.cli.main import main
 from pixcli.io.covariance import read_covariances
 from pixcli.io.database import read_match_graph
+from pixcli.synthetic.baseline import map_database
 
 from .query_scene import QUERIES, QueryScene, triangulate, write_hloc_files
 
@@ -110,14 +111,20 @@ class Workplace:
 
 
 @pytest.fixture
-def workplace(small_scene, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Workplace:
-    """A fresh copy of the small scene."""
+def run_main(capsys: pytest.CaptureFixture[str]) -> Callable[[list[str]], Outcome]:
+    """Runs a command line inside the test."""
 
-    def run_main(arguments: list[str]) -> Outcome:
+    def run(arguments: list[str]) -> Outcome:
         capsys.readouterr()
         code = main(arguments)
         return Outcome(code, *capsys.readouterr())
 
+    return run
+
+
+@pytest.fixture
+def workplace(small_scene, tmp_path: Path, run_main: Callable[[list[str]], Outcome]) -> Workplace:
+    """A fresh copy of the small scene."""
     folder = tmp_path / "work"
     folder.mkdir()
     shutil.copy(small_scene.database_path, folder / "database.db")
@@ -173,3 +180,84 @@ def query_scene(small_scene, tmp_path_factory) -> QueryScene:
     triangulate(truth, path / "database.db", path / "images", names, path / "model")
     write_hloc_files(path, truth, names)
     return QueryScene(path, truth)
+
+
+@pytest.fixture(scope="session")
+def mapped(small_scene, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model of raw SIFT, mapped with the true intrinsics. Shared: copy what a test changes."""
+    folder = tmp_path_factory.mktemp("mapped") / "sparse"
+    folder.mkdir()
+    map_database(small_scene.database_path, small_scene.path / "images").write_binary(str(folder))
+    return folder
+
+
+@dataclass(frozen=True)
+class ModelWorkplace:
+    """A folder with a model and its database that a test may change, its images and room for outputs."""
+
+    model: Path
+    database: Path
+    images: Path
+    output: Path
+    output_database: Path
+    run_main: Callable[[list[str]], Outcome]
+
+    def arguments(self, *more: object, output: Path | None = None) -> list[str]:
+        paths = ["--input_path", self.model, "--output_path", output or self.output]
+        fixed = [f"--BundleAdjustment.refine_{what}" for what in ("focal_length", "extra_params")]
+        intrinsics = [word for name in fixed for word in (name, 0)]
+        paths += ["--image_path", self.images]
+        return ["featuremetric_bundle_adjuster", *map(str, [*paths, *intrinsics, *more])]
+
+    def run(self, *more: object, output: Path | None = None) -> Outcome:
+        return self.run_main(self.arguments(*more, output=output))
+
+    def refine(self, *more: object) -> pycolmap.Reconstruction:
+        """The refined model; the command has to succeed."""
+        run = self.run(*more)
+        assert run.code == 0, run.err
+        return pycolmap.Reconstruction(self.output)
+
+    def assert_refused(self, *options: object, expected: tuple[str, ...], output: Path | None = None) -> None:
+        """The command fails with one line that holds all that is expected, and changes nothing."""
+        before = self.contents()
+        run = self.run(*options, output=output)
+        assert run.code == 1, run.err
+        assert run.out == ""
+        assert len(run.messages) == 1, run.err
+        assert run.messages[0].startswith("pixcli featuremetric_bundle_adjuster: ")
+        for words in expected:
+            assert words in run.messages[0]
+        assert self.contents() == before
+
+    def contents(self) -> dict[str, bytes]:
+        """All files but the images."""
+        files = (path for path in self.model.parent.rglob("*") if path.is_file())
+        return {str(path): path.read_bytes() for path in files if self.images not in path.parents}
+
+    def change(self, edit: Callable[[pycolmap.Reconstruction], object]) -> None:
+        """Edits the model."""
+        model = pycolmap.Reconstruction(self.model)
+        edit(model)
+        model.write_binary(str(self.model))
+
+    def own_images(self) -> list[Path]:
+        """The images, from now on this test's own."""
+        shared = self.images.resolve()
+        self.images.unlink()
+        shutil.copytree(shared, self.images)
+        return sorted(self.images.iterdir())
+
+
+@pytest.fixture
+def model_workplace(
+    small_scene, mapped: Path, tmp_path: Path, run_main: Callable[[list[str]], Outcome]
+) -> ModelWorkplace:
+    """A fresh copy of the small scene and of its model."""
+    folder = tmp_path / "work"
+    folder.mkdir()
+    shutil.copytree(mapped, folder / "sparse")
+    shutil.copy(small_scene.database_path, folder / "database.db")
+    (folder / "images").symlink_to(small_scene.path / "images")
+    inputs = (folder / "sparse", folder / "database.db", folder / "images")
+    return ModelWorkplace(*inputs, folder / "refined", folder / "refined.db", run_main)

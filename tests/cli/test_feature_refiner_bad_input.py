@@ -114,7 +114,7 @@ IMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
     "a folder": (lambda path: (path.unlink(), path.mkdir()), "the image cannot be read"),
     "smaller": (
         lambda path: Image.open(path).resize((200, 150)).save(path),
-        "is 200x150, but its camera in the database 400x300",
+        "is 200x150, but its camera has 400x300",
     ),
     "turned": (
         lambda path: Image.open(path).transpose(Image.Transpose.ROTATE_90).save(path),

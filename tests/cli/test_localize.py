@@ -1,6 +1,8 @@
 """pixcli localize: both ways in and out."""
 
+import dataclasses
 import json
+import shutil
 
 import h5py
 import numpy as np
@@ -54,3 +56,65 @@ def test_both_ways_give_the_same_pose(query_scene, tmp_path, capsys, strategy):
         assert len(group["point3D_ids"]) == group.attrs["num_matches"]
         assert group["inliers"][:].sum() == group.attrs["num_inliers"]
     assert not list(tmp_path.glob("*.journal"))
+
+
+def failures(query_scene, tmp_path, *more):
+    """The reasons of failed queries, by name, of a run of hloc's files in which at least one succeeds."""
+    report = tmp_path / "report.json"
+    assert main([*query_scene.hloc(tmp_path / "results.txt", *more), "--report_path", str(report)]) == 0
+    queries = json.loads(report.read_text())["queries"]
+    return {query["name"]: query["reason"] for query in queries if not query["success"]}
+
+
+@pytest.fixture
+def own_scene(query_scene, tmp_path):
+    """A copy of the scene that a test may change."""
+    shutil.copytree(query_scene.path, tmp_path / "scene", symlinks=True)
+    return dataclasses.replace(query_scene, path=tmp_path / "scene")
+
+
+def test_a_failed_query_is_a_row_and_disturbs_no_other(own_scene, tmp_path, capsys):
+    good, bad = QUERIES
+    images = tmp_path / "scene" / "own images"
+    shutil.copytree(own_scene.path / "images", images)
+    size = (images / bad).stat().st_size
+    names = ["truncated.jpg", "sub folder/no file.jpg", "no intrinsics.jpg", "in no pair.jpg", "few.jpg"]
+    with h5py.File(own_scene.path / "features.h5", "a") as file:
+        for name in names:
+            file[f"{name}/keypoints"] = file[f"{bad}/keypoints"][:]
+        file.create_dataset("no keypoints.jpg/keypoints", data=np.zeros((0, 2), np.float32))
+    with h5py.File(own_scene.path / "matches.h5", "a") as file:
+        for name in ("truncated.jpg", "sub folder/no file.jpg", "few.jpg"):
+            for other in file[bad]:
+                matches = file[f"{bad}/{other}/matches0"][:]
+                if name == "few.jpg":
+                    matches[np.flatnonzero(matches >= 0)[2:]] = -1
+                file[f"{name.replace('/', '-')}/{other}/matches0"] = matches
+        for other in list(file[bad]):
+            file[f"no keypoints.jpg/{other}/matches0"] = np.zeros(0, np.int16)
+    (images / "truncated.jpg").write_bytes((images / bad).read_bytes()[: size // 2])
+    shutil.copy(images / bad, images / "few.jpg")
+    line = next(line for line in (own_scene.path / "queries.txt").read_text().splitlines() if bad in line)
+    names += ["no keypoints.jpg", "no features.jpg", "0000.jpg"]
+    listed = [line.replace(bad, name) for name in names if name != "no intrinsics.jpg"]
+    with (own_scene.path / "queries.txt").open("a") as file:
+        file.write("\n".join([*listed, "no intrinsics.jpg"]) + "\n")
+    with (own_scene.path / "pairs.txt").open("a") as file:
+        for name in names:
+            if name != "in no pair.jpg":
+                file.write(f"{name} 0000.jpg\n{name} 0003.jpg\n{name} not in the model.jpg\n")
+    reasons = failures(own_scene, tmp_path, "--image_path", images, *FEATUREMETRIC)
+    assert set(reasons) == set(names)
+    expected = {
+        "truncated.jpg": "truncated.jpg: the image cannot be read",
+        "sub folder/no file.jpg": "no such image",
+        "no intrinsics.jpg": "no intrinsics",
+        "in no pair.jpg": "in no pair",
+        "few.jpg": "a pose takes 4 at least",
+        "no keypoints.jpg": "it has no keypoints",
+        "no features.jpg": "has no keypoints of no features.jpg",
+        "0000.jpg": "registered it already",
+    }
+    for name, words in expected.items():
+        assert words in reasons[name], name
+    assert list(read_poses(tmp_path / "results.txt")) == [good, bad]
