@@ -182,3 +182,44 @@ def compute_cost_maps(
     num_threads: int = -1,
     poll: Callable[[int], object] | None = None,
 ) -> NDArray[np.float32]: ...
+
+TARGET_ALIGNED: int
+TARGET_AT_BOUND: int
+TARGET_UNUSABLE: int
+
+_Level = tuple[NDArray[Any], NDArray[np.int32], NDArray[np.float64], NDArray[np.int64]]
+
+def evaluate_targets(
+    xy: NDArray[np.float64],
+    level: _Level,
+    ptr: NDArray[np.int64],
+    reference: NDArray[np.int64],
+    references: NDArray[np.float32],
+    warps: NDArray[np.float64] | None = None,
+    *,
+    nodes: _Nodes = ...,
+    mode: _Mode = "bicubic",
+    l2_normalize: bool = True,
+    ncc_normalize: bool = False,
+    loss: str = "trivial",
+    loss_scale: float = 1.0,
+) -> NDArray[np.float64]: ...
+def align_to_targets(
+    detected: NDArray[np.float64],
+    xy: NDArray[np.float64],
+    level: _Level,
+    ptr: NDArray[np.int64],
+    reference: NDArray[np.int64],
+    references: NDArray[np.float32],
+    warps: NDArray[np.float64] | None = None,
+    *,
+    nodes: _Nodes = ...,
+    mode: _Mode = "bicubic",
+    l2_normalize: bool = True,
+    ncc_normalize: bool = False,
+    loss: str = "trivial",
+    loss_scale: float = 1.0,
+    bound: float = 4.0,
+    max_iterations: int = 100,
+    parameter_tolerance: float = 1e-5,
+) -> dict[str, Any]: ...

@@ -5,9 +5,11 @@
 #include <pybind11/stl.h>
 
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "core/interpolation.h"
+#include "core/loss.h"
 
 namespace pixcli {
 
@@ -39,6 +41,16 @@ inline InterpolationOptions MakeInterpolation(const std::vector<std::array<doubl
   InterpolationOptions options{mode == "bilinear", l2_normalize, ncc_normalize, {}};
   for (const auto& node : nodes) options.nodes.insert(options.nodes.end(), node.begin(), node.end());
   return options;
+}
+
+inline LossType LossNamed(const std::string& name) {
+  const std::pair<const char*, LossType> losses[] = {
+      {"trivial", LossType::kTrivial}, {"cauchy", LossType::kCauchy}, {"huber", LossType::kHuber},
+      {"soft_l1", LossType::kSoftL1},  {"arctan", LossType::kArctan}, {"tukey", LossType::kTukey}};
+  for (const auto& [known, type] : losses) {
+    if (name == known) return type;
+  }
+  throw pybind11::value_error("unknown loss " + name);
 }
 
 template <class T, class U>

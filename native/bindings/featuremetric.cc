@@ -67,16 +67,6 @@ py::dict BenchmarkInterpolation(const py::array& patch, const Nodes& nodes, cons
                   "share_of_peak"_a = timing.peak_seconds / timing.sample_seconds);
 }
 
-LossType LossNamed(const std::string& name) {
-  const std::pair<const char*, LossType> losses[] = {
-      {"trivial", LossType::kTrivial}, {"cauchy", LossType::kCauchy}, {"huber", LossType::kHuber},
-      {"soft_l1", LossType::kSoftL1},  {"arctan", LossType::kArctan}, {"tukey", LossType::kTukey}};
-  for (const auto& [known, type] : losses) {
-    if (name == known) return type;
-  }
-  throw py::value_error("unknown loss " + name);
-}
-
 // (rho(s), rho'(s)) of squared norms s.
 std::pair<Array<double>, Array<double>> EvaluateLoss(const Array<double>& squares, const std::string& loss,
                                                      double scale) {

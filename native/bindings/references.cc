@@ -1,7 +1,11 @@
 #include "bindings/references.h"
 
+#include <optional>
+#include <tuple>
+
 #include "bindings/arrays.h"
 #include "bindings/poll.h"
+#include "core/reference_targets.h"
 #include "core/references.h"
 
 namespace py = pybind11;
@@ -91,6 +95,84 @@ Array<float> CostMapsOfArrays(const py::array& patches, const Array<int32_t>& co
   return maps;
 }
 
+// patches (m, P, P, C), corners (m, 2), scales (m, 2), rows (n,)
+using Level = std::tuple<py::array, Array<int32_t>, Array<double>, Array<int64_t>>;
+
+ReferenceTargets TargetsOf(const Level& level, const Array<int64_t>& ptr, const Array<int64_t>& reference,
+                           const Array<float>& references, const std::optional<Array<double>>& warps,
+                           size_t num_nodes) {
+  const auto& [patches, corners, scales, rows] = level;
+  const FeatureLevel native = LevelOf(patches, corners, scales, rows);
+  const int64_t n = rows.size(), targets = reference.size();
+  Require(references.ndim() == 2 && references.shape(1) == native.channels * static_cast<int64_t>(num_nodes),
+          "expected references (m, channels * nodes)");
+  Require(ptr.ndim() == 1 && ptr.size() == n + 1 && ptr.at(0) == 0 && ptr.at(n) == targets,
+          "ptr must rise from 0 to the number of targets");
+  for (int64_t k = 0; k < n; ++k) Require(ptr.at(k) <= ptr.at(k + 1), "ptr must not fall");
+  for (int64_t t = 0; t < targets; ++t) {
+    Require(reference.at(t) >= 0 && reference.at(t) < references.shape(0), "a reference is out of range");
+  }
+  Require(
+      !warps || (warps->ndim() == 3 && warps->shape(0) == n && warps->shape(1) == 2 && warps->shape(2) == 2),
+      "warps must have the shape (n, 2, 2)");
+  return {native, n, ptr.data(), reference.data(), references.data(), warps ? warps->data() : nullptr};
+}
+
+void RequirePositions(const Array<double>& xy, int64_t n) {
+  Require(xy.ndim() == 2 && xy.shape(0) == n && xy.shape(1) == 2, "positions must have the shape (n, 2)");
+}
+
+Array<double> EvaluateTargetsOfArrays(const Array<double>& xy, const Level& level, const Array<int64_t>& ptr,
+                                      const Array<int64_t>& reference, const Array<float>& references,
+                                      const std::optional<Array<double>>& warps, const Nodes& nodes,
+                                      const std::string& mode, bool l2_normalize, bool ncc_normalize,
+                                      const std::string& loss, double loss_scale) {
+  const ReferenceTargets targets = TargetsOf(level, ptr, reference, references, warps, nodes.size());
+  RequirePositions(xy, targets.num_keypoints);
+  const InterpolationOptions interpolation = MakeInterpolation(nodes, mode, l2_normalize, ncc_normalize);
+  const Loss native_loss{LossNamed(loss), loss_scale};
+  Array<double> costs({targets.num_keypoints, int64_t{6}});
+  static_assert(sizeof(TargetCost) == 6 * sizeof(double));
+  {
+    auto* out = reinterpret_cast<TargetCost*>(costs.mutable_data());
+    const py::gil_scoped_release release;
+    EvaluateTargets(targets, interpolation, native_loss, xy.data(), out);
+  }
+  return costs;
+}
+
+py::dict AlignToTargetsOfArrays(const Array<double>& detected, const Array<double>& xy, const Level& level,
+                                const Array<int64_t>& ptr, const Array<int64_t>& reference,
+                                const Array<float>& references, const std::optional<Array<double>>& warps,
+                                const Nodes& nodes, const std::string& mode, bool l2_normalize,
+                                bool ncc_normalize, const std::string& loss, double loss_scale, double bound,
+                                int max_iterations, double parameter_tolerance) {
+  const ReferenceTargets targets = TargetsOf(level, ptr, reference, references, warps, nodes.size());
+  const int64_t n = targets.num_keypoints;
+  RequirePositions(detected, n);
+  RequirePositions(xy, n);
+  const TargetAlignmentOptions options{MakeInterpolation(nodes, mode, l2_normalize, ncc_normalize),
+                                       {LossNamed(loss), loss_scale},
+                                       bound,
+                                       max_iterations,
+                                       parameter_tolerance};
+  std::vector<double> moved(xy.data(), xy.data() + 2 * n);
+  std::vector<TargetAlignment> results(n);
+  {
+    const py::gil_scoped_release release;
+    AlignToTargets(targets, options, detected.data(), moved.data(), results.data());
+  }
+  Array<uint8_t> outcome(n);
+  Array<double> before(n), after({n, int64_t{6}});
+  for (int64_t k = 0; k < n; ++k) {
+    outcome.mutable_at(k) = static_cast<uint8_t>(results[k].outcome);
+    before.mutable_at(k) = results[k].before;
+    *reinterpret_cast<TargetCost*>(after.mutable_data(k, 0)) = results[k].after;
+  }
+  return py::dict("xy"_a = ToArray<double>(moved, {n, 2}), "outcome"_a = outcome, "before"_a = before,
+                  "after"_a = after);
+}
+
 }  // namespace
 
 void BindReferences(py::module_& m) {
@@ -105,6 +187,21 @@ void BindReferences(py::module_& m) {
         py::kw_only(), "nodes"_a = Nodes{{0, 0}}, "mode"_a = "bicubic", "l2_normalize"_a = true,
         "ncc_normalize"_a = false, "num_threads"_a = -1, "poll"_a = py::none(),
         "(n, P, P, 3) distance to a reference and its derivatives at the samples of patches.");
+  m.attr("TARGET_ALIGNED") = static_cast<int>(TargetOutcome::kAligned);
+  m.attr("TARGET_AT_BOUND") = static_cast<int>(TargetOutcome::kAtBound);
+  m.attr("TARGET_UNUSABLE") = static_cast<int>(TargetOutcome::kUnusable);
+  m.def("evaluate_targets", &EvaluateTargetsOfArrays, "xy"_a.noconvert(), "level"_a, "ptr"_a.noconvert(),
+        "reference"_a.noconvert(), "references"_a.noconvert(), "warps"_a = py::none(), py::kw_only(),
+        "nodes"_a = Nodes{{0, 0}}, "mode"_a = "bicubic", "l2_normalize"_a = true, "ncc_normalize"_a = false,
+        "loss"_a = "trivial", "loss_scale"_a = 1.,
+        "(n, 6) cost of keypoints against references, its gradient x y and Hessian xx xy yy by the pixel.");
+  m.def("align_to_targets", &AlignToTargetsOfArrays, "detected"_a.noconvert(), "xy"_a.noconvert(), "level"_a,
+        "ptr"_a.noconvert(), "reference"_a.noconvert(), "references"_a.noconvert(), "warps"_a = py::none(),
+        py::kw_only(), "nodes"_a = Nodes{{0, 0}}, "mode"_a = "bicubic", "l2_normalize"_a = true,
+        "ncc_normalize"_a = false, "loss"_a = "trivial", "loss_scale"_a = 1., "bound"_a = 4.,
+        "max_iterations"_a = 100, "parameter_tolerance"_a = 1e-5,
+        "xy (n, 2) where the cost is least, outcome (n,) of TARGET_*, cost before (n,), and after (n, 6) as "
+        "evaluate_targets gives it.");
 }
 
 }  // namespace pixcli

@@ -16,6 +16,7 @@ COMMANDS = {
     "feature_refiner": "Refine the keypoints of a COLMAP database.",
     "featuremetric_bundle_adjuster": "Refine the cameras, poses and points of a COLMAP model.",
     "help": "List the commands, or show the options of one.",
+    "localize": "Find the poses of new images in a COLMAP model.",
     "project_generator": "Write an ini file with every option.",
     "synthetic_dataset_generator": "Render a scene with exactly known geometry.",
     "version": "Show the version; with --verbose, facts about the build.",

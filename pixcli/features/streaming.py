@@ -7,7 +7,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from os import cpu_count
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +19,9 @@ from pixcli.options import DenseFeaturesOptions
 from pixcli.progress import Progress, available_memory
 
 log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+R = TypeVar("R")
 
 _UNUSED = "no keypoints"  # In place of the hash of an image that nothing is made of.
 _MAX_DECODERS = 4  # Enough to keep a model busy; each holds an image in full size.
@@ -91,7 +94,7 @@ class ImageItems:
         try:
             missing = store.missing
             with progress.phase("features", len(missing)) as update:
-                decoded = _ahead(self._decode, missing, self._num_decoders)
+                decoded = ahead(self._decode, missing, self._num_decoders)
                 for done, (index, (image, digest)) in enumerate(zip(missing, decoded, strict=True)):
                     if self._is_used(index):
                         store.write(index, digest, self.make(index, image))
@@ -131,15 +134,13 @@ class ImageItems:
         return min(threads if threads > 0 else cpu_count() or 1, _MAX_DECODERS)
 
 
-def _ahead(
-    decode: Callable[[int], tuple[NDArray[np.float32], str]], indices: Iterable[int], threads: int
-) -> Iterator[tuple[NDArray[np.float32], str]]:
-    """decode(index) for each index in turn, computed on threads while earlier ones are used."""
-    waiting: deque[Future[tuple[NDArray[np.float32], str]]] = deque()
+def ahead(work: Callable[[T], R], items: Iterable[T], threads: int) -> Iterator[R]:
+    """work(item) for each item in turn, computed on threads while earlier results are used."""
+    waiting: deque[Future[R]] = deque()
     with ThreadPoolExecutor(threads) as pool:
         try:
-            for index in indices:
-                waiting.append(pool.submit(decode, index))
+            for item in items:
+                waiting.append(pool.submit(work, item))
                 if len(waiting) > threads:
                     yield waiting.popleft().result()
             while waiting:

@@ -125,10 +125,10 @@ def read_match_graph(path: str | os.PathLike[str], matches: Literal["inlier", "r
     path = Path(path)
     source = "two_view_geometries" if matches == "inlier" else "matches"
     with (
-        closing(_open_input(path)) as connection,
+        closing(open_input(path)) as connection,
         tempfile.TemporaryDirectory(prefix="pixcli-") as folder,
     ):
-        private = _copy_tables(connection, path, Path(folder), ("cameras", "images", "keypoints", source))
+        private = copy_tables(connection, path, Path(folder), ("cameras", "images", "keypoints", source))
         return _read_graph(private, matches, path)
 
 
@@ -136,7 +136,7 @@ def read_pose_priors(path: Path) -> dict[str, pycolmap.PosePrior]:
     """The pose priors of a database by the names of their images; none where it has none."""
     needed = {"corr_data_id", "corr_sensor_type", "position", "position_covariance", "coordinate_system"}
     with (
-        closing(_open_input(path)) as connection,
+        closing(open_input(path)) as connection,
         tempfile.TemporaryDirectory(prefix="pixcli-") as folder,
     ):
         columns = set(_columns(connection, "pose_priors"))
@@ -147,8 +147,8 @@ def read_pose_priors(path: Path) -> dict[str, pycolmap.PosePrior]:
                 f"{path} has an older schema: its table pose_priors lacks {', '.join(missing)}; write it "
                 "again with COLMAP 4"
             )
-        private = _copy_tables(connection, path, Path(folder), ("cameras", "images", "pose_priors"))
-        with _decode_errors(path), pycolmap.Database.open(private) as database:
+        private = copy_tables(connection, path, Path(folder), ("cameras", "images", "pose_priors"))
+        with decode_errors(path), pycolmap.Database.open(private) as database:
             names = {image.image_id: image.name for image in _read_images(database, path)}
             priors = database.read_all_pose_priors()
     camera = pycolmap.SensorType.CAMERA
@@ -209,10 +209,10 @@ def write_refined_database(
             temporary = tempfile.TemporaryDirectory(prefix=".pixcli-", dir=final.parent)
             folder = Path(stack.enter_context(temporary))
             target = input_path if output_path is None else folder / "output.db"
-            with closing(_open_input(input_path)) as source:
+            with closing(open_input(input_path)) as source:
                 if output_path is not None:
                     _back_up(source, target)
-                private = _copy_tables(source, input_path, folder, tuple(_TABLES))
+                private = copy_tables(source, input_path, folder, tuple(_TABLES))
             database = stack.enter_context(pycolmap.Database.open(private))
             moved = _update_keypoints(database, graph, xy, appended, input_path)
         touched = _touched_pairs(graph, moved)
@@ -227,7 +227,7 @@ def write_refined_database(
                 sync(final.parent)
 
 
-def _open_input(path: Path) -> sqlite3.Connection:
+def open_input(path: Path) -> sqlite3.Connection:
     """A read-only connection that leaves no trace beside the file."""
     if not path.is_file():
         raise UserError(f"there is no database {path}: check --database_path")
@@ -263,7 +263,7 @@ def _open_input(path: Path) -> sqlite3.Connection:
     return connection
 
 
-def _copy_tables(source: sqlite3.Connection, path: Path, folder: Path, tables: Sequence[str]) -> Path:
+def copy_tables(source: sqlite3.Connection, path: Path, folder: Path, tables: Sequence[str]) -> Path:
     """Copy these tables of the database at path into a new one in folder, for pycolmap to open; its path."""
     private = folder / "private.db"
     try:
@@ -286,7 +286,7 @@ def _copy_tables(source: sqlite3.Connection, path: Path, folder: Path, tables: S
 
 
 def _read_graph(private: Path, matches: str, path: Path) -> MatchGraph:
-    with _decode_errors(path), pycolmap.Database.open(private) as database:
+    with decode_errors(path), pycolmap.Database.open(private) as database:
         images = _read_images(database, path)
         keypoints = [_read_keypoints(database, image, path) for image in images]
         offsets = np.concatenate([[0], np.cumsum([len(rows) for rows in keypoints], dtype=np.int64)])
@@ -440,6 +440,11 @@ def _check_integrity(target: Path, input_path: Path) -> None:
         raise UserError(f"{input_path} is damaged: {verdict}; repair it with `sqlite3 FILE .recover`")
 
 
+def has_table(connection: sqlite3.Connection, table: str) -> bool:
+    """Whether a database has a table: older schemas lack some."""
+    return bool(_columns(connection, table))
+
+
 def _columns(connection: sqlite3.Connection, table: str, schema: str = "main") -> list[str]:
     rows = connection.execute("SELECT name FROM pragma_table_info(?, ?)", (table, schema))
     return [name for (name,) in rows]
@@ -452,7 +457,7 @@ def _common_columns(connection: sqlite3.Connection, table: str) -> list[str]:
 
 
 @contextmanager
-def _decode_errors(path: Path) -> Iterator[None]:
+def decode_errors(path: Path) -> Iterator[None]:
     """pycolmap raises these for rows whose size does not fit their data."""
     try:
         yield

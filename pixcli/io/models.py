@@ -108,8 +108,13 @@ def _model_files(path: Path) -> list[Path]:
     return [file for file in names if file.exists()]
 
 
-def check_model_output(input_path: Path, output_path: Path, overwrite: bool) -> None:
-    """Raises UserError unless a model may be written here: over another one only if asked for."""
+def check_model_output(
+    input_path: Path,
+    output_path: Path,
+    overwrite: bool,
+    option: str = "FeaturemetricBundleAdjustment.overwrite",
+) -> None:
+    """Raises UserError unless a model may be written here: over another one only if `option` is set."""
     if output_path.exists() and not output_path.is_dir():
         raise UserError(f"{output_path} is no folder: name another --output_path")
     if not output_path.parent.is_dir():
@@ -123,10 +128,7 @@ def check_model_output(input_path: Path, output_path: Path, overwrite: bool) -> 
     if _model_files(output_path):
         same = output_path.resolve() == input_path.resolve()
         what = "is the input" if same else "holds a model already"
-        raise UserError(
-            f"--output_path {output_path} {what}: name another folder, or set "
-            "--FeaturemetricBundleAdjustment.overwrite 1"
-        )
+        raise UserError(f"--output_path {output_path} {what}: name another folder, or set --{option} 1")
 
 
 def write_point_normals(

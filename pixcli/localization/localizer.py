@@ -1,32 +1,58 @@
 """Localization of single queries, for users' own programs and for batches."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 import numpy.typing as npt
 import pycolmap
 
 from pixcli.errors import UserError
-from pixcli.io.images import read_image
-from pixcli.localization.first_pose import Matches, find_first_pose
+from pixcli.localization.feature_map import NO_REFERENCES, FeatureMap, open_feature_map
+from pixcli.localization.featuremetric import (
+    FeatureLocalization,
+    FeaturemetricOptions,
+    FeatureView,
+    refine_by_features,
+)
+from pixcli.localization.first_pose import FirstPose, Matches, find_first_pose
 from pixcli.localization.map import LocalizationMap, make_map, read_map
 from pixcli.localization.measurement import QueryPixels
+from pixcli.localization.pixels import Pixels, read_pixels
 from pixcli.localization.pose import Sensor
 from pixcli.localization.result import LocalizationResult, Step, failed
-from pixcli.localization.surface import QueryView, localize_by_surfaces
-from pixcli.options import AbsolutePoseOptions, DenseFeaturesOptions, LocalizationOptions
+from pixcli.localization.surface import QueryView, SurfaceLocalization, localize_by_surfaces
+from pixcli.options import (
+    AbsolutePoseOptions,
+    DenseFeaturesOptions,
+    InterpolationOptions,
+    LocalizationOptions,
+    QueryBundleAdjustmentOptions,
+    QueryKeypointAdjustmentOptions,
+)
 from pixcli.progress import Progress
 
 Float64 = npt.NDArray[np.float64]
 Int64 = npt.NDArray[np.int64]
 
-Pixels = Path | str | npt.NDArray[np.generic]
-"""A file, or grey (h, w) or RGB (h, w, 3) pixels from 0 to 255."""
 
-_LUMA = np.array([0.299, 0.587, 0.114], np.float32)
+@dataclass(frozen=True)
+class SensorQuery:
+    """What one camera of a rig shows."""
+
+    keypoints: npt.ArrayLike
+    """(k, 2 or more) all keypoints, COLMAP pixels."""
+    point2D_idxs: npt.ArrayLike
+    """(m,) rows of keypoints that match points of the model."""
+    point3D_ids: npt.ArrayLike
+    """(m,) these points."""
+    camera: pycolmap.Camera
+    image: Pixels
+    cam_from_rig: pycolmap.Rigid3d = field(default_factory=pycolmap.Rigid3d)
 
 
 class QueryLocalizer:
@@ -36,7 +62,7 @@ class QueryLocalizer:
     result = localizer.localize(keypoints, point2D_idxs, point3D_ids, camera, image="query.jpg")
     """
 
-    map: LocalizationMap
+    map: LocalizationMap | FeatureMap
     """What queries are compared with."""
 
     def __init__(
@@ -48,6 +74,9 @@ class QueryLocalizer:
         image_path: Path | str | None = None,
         absolute_pose: AbsolutePoseOptions | None = None,
         features: DenseFeaturesOptions | None = None,
+        interpolation: InterpolationOptions | None = None,
+        keypoint_adjustment: QueryKeypointAdjustmentOptions | None = None,
+        bundle_adjustment: QueryBundleAdjustmentOptions | None = None,
         random_seed: int = 0,
         progress: Progress | None = None,
     ) -> None:
@@ -65,14 +94,32 @@ class QueryLocalizer:
         self._absolute_pose = absolute_pose or AbsolutePoseOptions()
         self._random_seed = random_seed
         self._point_ids, self._points = _points_of(reconstruction)
-        if references is not None:
-            self.map = read_map(reconstruction, Path(references))
-        elif image_path is not None:
-            self.map = make_map(
-                reconstruction, Path(image_path), features or DenseFeaturesOptions(), progress or Progress()
+        features, progress = features or DenseFeaturesOptions(), progress or Progress()
+        references, image_path = (None if p is None else Path(p) for p in (references, image_path))
+        if self.options.strategy == "featuremetric":
+            self._featuremetric = FeaturemetricOptions(
+                self.options,
+                keypoint_adjustment or QueryKeypointAdjustmentOptions(),
+                bundle_adjustment or QueryBundleAdjustmentOptions(),
+                interpolation or InterpolationOptions(),
+                self._absolute_pose,
+                random_seed,
             )
+            self.map = open_feature_map(
+                reconstruction,
+                references,
+                image_path,
+                features,
+                self._featuremetric.interpolation,
+                self.options.target_reference,
+                progress,
+            )
+        elif references is not None:
+            self.map = read_map(reconstruction, references)
+        elif image_path is not None:
+            self.map = make_map(reconstruction, image_path, features, progress)
         else:
-            raise UserError("a localizer takes references, or the image_path of the model to make them from")
+            raise UserError(NO_REFERENCES)
 
     def localize(
         self,
@@ -90,42 +137,85 @@ class QueryLocalizer:
             point2D_idxs, point3D_ids: (m,) the matches: rows of keypoints, ids of points.
             camera: its focal length is estimated unless has_prior_focal_length says that it is known.
         """
+        return self.localize_rig([SensorQuery(keypoints, point2D_idxs, point3D_ids, camera, image)])[0]
+
+    def localize_rig(self, sensors: Sequence[SensorQuery]) -> list[LocalizationResult]:
+        """Poses of the cameras of a rig, localized and refined as one. Never raises for a bad query.
+
+        Cameras without matches get their poses from the others.
+        """
         steps: list[Step] = []
         try:
-            xy, ids = _matched(keypoints, point2D_idxs, point3D_ids)
-            _check(camera)
-            return self._localize(xy, ids, camera, image, steps)
+            for sensor in sensors:
+                _check(sensor.camera)
+            return self._localize(sensors, steps)
         except UserError as error:
-            return failed(str(error), camera, np.size(point3D_ids), steps)
+            return [
+                failed(str(error), sensor.camera, np.size(sensor.point3D_ids), steps) for sensor in sensors
+            ]
 
-    def _localize(
-        self, xy: Float64, ids: Int64, camera: pycolmap.Camera, image: Pixels, steps: list[Step]
-    ) -> LocalizationResult:
-        row = np.minimum(np.searchsorted(self._point_ids, ids), len(self._point_ids) - 1)
-        known = self._point_ids[row] == ids  # points may have been deleted since they were matched
-        matches = Matches(Sensor(camera, pycolmap.Rigid3d()), xy[known], self._points[row[known]])
+    def _localize(self, queries: Sequence[SensorQuery], steps: list[Step]) -> list[LocalizationResult]:
+        found = [_matched(query) for query in queries]
+        if not any(len(ids) for _, ids in found):
+            _raise_unmatched(queries)
+        matches, knowns = [], []
+        for query, (xy, ids) in zip(queries, found, strict=True):
+            row = np.minimum(np.searchsorted(self._point_ids, ids), len(self._point_ids) - 1)
+            known = self._point_ids[row] == ids  # points may have been deleted since they were matched
+            sensor = Sensor(query.camera, query.cam_from_rig)
+            matches.append(Matches(sensor, xy[known], self._points[row[known]]))
+            knowns.append(known)
         with _timed("first pose", steps):
-            first = find_first_pose([matches], self._absolute_pose, self._random_seed)
+            first = find_first_pose(matches, self._absolute_pose, self._random_seed)
         if isinstance(first, str):
             raise UserError(first)
+        point_ids = [ids[known] for (_, ids), known in zip(found, knowns, strict=True)]
+        refined = self._refine(queries, matches, point_ids, first, steps)
+        results = []
+        for k, ((xy, _), known) in enumerate(zip(found, knowns, strict=True)):
+            inliers, keypoints = np.zeros(len(known), bool), np.array(xy)
+            inliers[known], keypoints[known] = refined.inliers[k], refined.keypoints[k]
+            turn = np.kron(np.eye(2), refined.sensors[k].cam_from_rig.rotation.matrix())
+            results.append(
+                LocalizationResult(
+                    success=True,
+                    reason="",
+                    camera=refined.sensors[k].camera,
+                    cam_from_world=refined.sensors[k].cam_from_rig * refined.rig_from_world,
+                    covariance=turn @ refined.covariance @ turn.T,
+                    inliers=inliers,
+                    keypoints=keypoints,
+                    undone=refined.undone,
+                    steps=steps,
+                )
+            )
+        return results
+
+    def _refine(
+        self,
+        queries: Sequence[SensorQuery],
+        matches: Sequence[Matches],
+        ids: Sequence[Int64],
+        first: FirstPose,
+        steps: list[Step],
+    ) -> SurfaceLocalization | FeatureLocalization:
+        refined: SurfaceLocalization | FeatureLocalization
+        if isinstance(self.map, FeatureMap):
+            with _timed("image", steps):
+                images = [self.map.image(query.image, query.camera) for query in queries]
+            parts = [FeatureView(*part) for part in zip(matches, ids, images, strict=True)]
+            refined = refine_by_features(self.map, parts, first, self._featuremetric)
+            steps += refined.steps
+            return refined
         with _timed("image", steps):
-            pixels = QueryPixels(_grey(image, (camera.width, camera.height)))
-        view = QueryView(matches, self.map.rows_of(ids[known]), pixels)
-        refined = localize_by_surfaces(self.map, [view], first, self.options, self._absolute_pose.max_error)
-        steps += [*refined.steps, Step("scale space", pixels.seconds)]
-        inliers, keypoints = np.zeros(len(ids), bool), np.array(xy)
-        inliers[known], keypoints[known] = refined.inliers[0], refined.keypoints[0]
-        return LocalizationResult(
-            success=True,
-            reason="",
-            camera=refined.sensors[0].camera,
-            cam_from_world=refined.rig_from_world,
-            covariance=refined.covariance,
-            inliers=inliers,
-            keypoints=keypoints,
-            undone=refined.undone,
-            steps=steps,
-        )
+            pixels = [QueryPixels(read_pixels(query.image, query.camera)) for query in queries]
+        views = [
+            QueryView(part, self.map.rows_of(points), image)
+            for part, points, image in zip(matches, ids, pixels, strict=True)
+        ]
+        refined = localize_by_surfaces(self.map, views, first, self.options, self._absolute_pose.max_error)
+        steps += [*refined.steps, Step("scale space", sum(image.seconds for image in pixels))]
+        return refined
 
 
 @contextmanager
@@ -143,15 +233,14 @@ def _points_of(reconstruction: pycolmap.Reconstruction) -> tuple[Int64, Float64]
     return ids, np.array([reconstruction.points3D[i].xyz for i in ids.tolist()])
 
 
-def _matched(
-    keypoints: npt.ArrayLike, point2D_idxs: npt.ArrayLike, point3D_ids: npt.ArrayLike
-) -> tuple[Float64, Int64]:
+def _matched(query: SensorQuery) -> tuple[Float64, Int64]:
     """(m, 2) keypoints and (m,) ids of points; UserError unless they are that."""
-    xy, rows, ids = np.asarray(keypoints, float), np.asarray(point2D_idxs), np.asarray(point3D_ids)
-    if xy.size == 0:
-        raise UserError("it has no keypoints")
+    xy, rows, ids = (
+        np.asarray(query.keypoints, float),
+        *map(np.asarray, (query.point2D_idxs, query.point3D_ids)),
+    )
     if rows.size == 0 and ids.size == 0:
-        raise UserError("it has no matches with points of the model")
+        return np.empty((0, 2)), np.empty(0, np.int64)
     if xy.ndim != 2 or xy.shape[1] < 2:
         raise UserError(f"its keypoints have the shape {xy.shape}, but a row each with x and y is needed")
     if rows.ndim != 1 or rows.shape != ids.shape or not all(a.dtype.kind in "iu" for a in (rows, ids)):
@@ -164,18 +253,12 @@ def _matched(
     return xy, ids.astype(np.int64)
 
 
+def _raise_unmatched(queries: Sequence[SensorQuery]) -> NoReturn:
+    if not any(np.size(query.keypoints) for query in queries):
+        raise UserError("it has no keypoints")
+    raise UserError("it has no matches with points of the model")
+
+
 def _check(camera: pycolmap.Camera) -> None:
     if not (camera.verify_params() and np.isfinite(camera.params).all() and camera.mean_focal_length() > 0):
         raise UserError("its camera has no usable intrinsics")
-
-
-def _grey(image: Pixels, size: tuple[int, int]) -> npt.NDArray[np.float32]:
-    """(h, w) pixels of a query."""
-    if isinstance(image, (str, Path)):
-        return read_image(Path(image), expected_size=size)
-    pixels = np.asarray(image)
-    if pixels.ndim == 3 and pixels.shape[2] == 3:
-        pixels = pixels.astype(np.float32) @ _LUMA
-    if pixels.shape != (size[1], size[0]):
-        raise UserError(f"its image has the shape {pixels.shape}, but its camera is {size[0]}x{size[1]}")
-    return np.ascontiguousarray(pixels, np.float32)

@@ -13,7 +13,12 @@ from pixcli.options.dense_features import DenseFeaturesOptions
 from pixcli.options.fields import Field, OptionGroup, fields
 from pixcli.options.interpolation import InterpolationOptions
 from pixcli.options.keypoint_adjustment import KeypointAdjustmentOptions
-from pixcli.options.localization import AbsolutePoseOptions, LocalizationOptions
+from pixcli.options.localization import (
+    AbsolutePoseOptions,
+    LocalizationOptions,
+    QueryBundleAdjustmentOptions,
+    QueryKeypointAdjustmentOptions,
+)
 from pixcli.options.project import CommonOptions, PathOptions
 from pixcli.options.synthetic import SyntheticOptions
 
@@ -30,6 +35,8 @@ GROUPS: tuple[type[OptionGroup], ...] = (
     PosePriorOptions,
     LocalizationOptions,
     AbsolutePoseOptions,
+    QueryKeypointAdjustmentOptions,
+    QueryBundleAdjustmentOptions,
     SyntheticOptions,
 )
 """All groups, in the order of ini files and documentation."""
@@ -54,6 +61,8 @@ __all__ = [
     "LocalizationOptions",
     "PathOptions",
     "PosePriorOptions",
+    "QueryBundleAdjustmentOptions",
+    "QueryKeypointAdjustmentOptions",
     "SyntheticOptions",
     "TrackOptions",
     "all_fields",

@@ -20,6 +20,8 @@ from pixcli.io.covariance import read_covariances
 from pixcli.io.database import read_match_graph
 from pixcli.synthetic.baseline import map_database
 
+from .query_scene import QUERIES, QueryScene, triangulate, write_hloc_files
+
 
 @dataclass(frozen=True)
 class Outcome:
@@ -166,6 +168,18 @@ def refined(small_scene, tmp_path_factory: pytest.TempPathFactory) -> Refined:
     report = json.loads(paths["report_path"].read_text(encoding="utf-8"))
     covariances = read_covariances(paths["covariance_path"])
     return Refined(paths["output_path"], report, covariances, run.stdout, run.stderr)
+
+
+@pytest.fixture(scope="session")
+def query_scene(small_scene, tmp_path_factory) -> QueryScene:
+    path = tmp_path_factory.mktemp("queries")
+    shutil.copy(small_scene.database_path, path / "database.db")
+    (path / "images").symlink_to(small_scene.path / "images")
+    truth = small_scene.truth
+    names = sorted({image.name for image in truth.images.values()} - set(QUERIES))
+    triangulate(truth, path / "database.db", path / "images", names, path / "model")
+    write_hloc_files(path, truth, names)
+    return QueryScene(path, truth)
 
 
 @pytest.fixture(scope="session")

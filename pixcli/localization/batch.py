@@ -1,0 +1,135 @@
+"""Many queries at once: localized on threads, journalled, and gone on with after an interruption."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from os import cpu_count
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pycolmap
+
+from pixcli.errors import UserError
+from pixcli.features.streaming import ahead
+from pixcli.io.journal import Journal
+from pixcli.localization.localizer import QueryLocalizer
+from pixcli.localization.queries import Queries, Query
+from pixcli.localization.result import LocalizationResult, Step, failed
+from pixcli.progress import Progress
+
+
+@dataclass(frozen=True)
+class Localized:
+    """A query and what came of it."""
+
+    name: str
+    point2D_idxs: npt.NDArray[np.int64]
+    """(m,) keypoints of the matches, and their points:"""
+    point3D_ids: npt.NDArray[np.int64]
+    result: LocalizationResult
+
+
+def localize_batch(
+    localizer: QueryLocalizer,
+    queries: Queries,
+    image_path: Path,
+    journal: Journal,
+    num_threads: int = -1,
+    progress: Progress | None = None,
+) -> None:
+    """Localize the queries that the journal does not hold yet; it then holds all, in their order.
+
+    What comes out does not depend on the number of threads, nor on interruptions.
+    """
+    threads = num_threads if num_threads > 0 else cpu_count() or 1
+
+    def localize(query: Query) -> Localized:
+        return _localize(localizer, query, image_path / query.name)
+
+    done = journal.count
+    with (progress or Progress()).phase("localize", len(queries.names)) as update:
+        update(done)
+        for localized in ahead(localize, _read(queries, queries.names[done:]), threads):
+            journal.append(*_to_record(localized))
+            update(journal.count)
+
+
+def read_batch(journal: Journal) -> Iterator[Localized]:
+    """What the journal holds, one query at a time."""
+    return (_from_record(contents, arrays) for contents, arrays in journal.records())
+
+
+def _read(queries: Queries, names: Iterable[str]) -> Iterator[Query]:
+    for name in names:
+        try:
+            yield queries.read(name)
+        except UserError as error:  # a query's own files or rows are damaged: the others are not
+            yield Query(name, pycolmap.Camera(), reason=str(error))
+
+
+def _localize(localizer: QueryLocalizer, query: Query, image: Path) -> Localized:
+    """The query's result; where its matches show several places, of the one with the most inliers."""
+    best = Localized(query.name, query.point2D_idxs, query.point3D_ids, failed(query.reason, query.camera, 0))
+    if query.reason:
+        return best
+    for place in np.unique(query.place):
+        rows, points = (array[query.place == place] for array in (query.point2D_idxs, query.point3D_ids))
+        try:
+            result = localizer.localize(query.keypoints, rows, points, query.camera, image=image)
+        except UserError as error:
+            result = failed(str(error), query.camera, len(rows))
+        if not best.result.reason or _quality(result) > _quality(best.result):
+            best = Localized(query.name, rows, points, result)
+    return best
+
+
+def _quality(result: LocalizationResult) -> tuple[bool, int]:
+    return result.success, result.num_inliers
+
+
+_ARRAYS = ("inliers", "keypoints")
+
+
+def _to_record(localized: Localized) -> tuple[Mapping[str, Any], Mapping[str, npt.NDArray[Any]]]:
+    result = localized.result
+    contents = {
+        "name": localized.name,
+        "success": result.success,
+        "reason": result.reason,
+        "undone": result.undone,
+        "camera": [int(result.camera.model), result.camera.width, result.camera.height],
+        "steps": [[s.name, s.seconds, s.measurements, s.cost_before, s.cost_after] for s in result.steps],
+    }
+    arrays = {
+        "point2D_idxs": localized.point2D_idxs,
+        "point3D_ids": localized.point3D_ids,
+        "params": np.array(result.camera.params, np.float64),
+        **{name: getattr(result, name) for name in _ARRAYS},
+    }
+    if result.cam_from_world is not None:
+        arrays["pose"] = np.array(result.cam_from_world.params, np.float64)
+    if result.covariance is not None:
+        arrays["covariance"] = result.covariance
+    return contents, arrays
+
+
+def _from_record(contents: Mapping[str, Any], arrays: Mapping[str, npt.NDArray[Any]]) -> Localized:
+    model, width, height = contents["camera"]
+    camera = pycolmap.Camera(
+        model=pycolmap.CameraModelId(model), width=width, height=height, params=arrays["params"]
+    )
+    pose = arrays.get("pose")
+    result = LocalizationResult(
+        success=contents["success"],
+        reason=contents["reason"],
+        camera=camera,
+        cam_from_world=None
+        if pose is None
+        else pycolmap.Rigid3d(pycolmap.Rotation3d(pose[:4].copy()), pose[4:].copy()),
+        covariance=arrays.get("covariance"),
+        **{name: arrays[name] for name in _ARRAYS},
+        undone=contents["undone"],
+        steps=[Step(*values) for values in contents["steps"]],
+    )
+    return Localized(contents["name"], arrays["point2D_idxs"], arrays["point3D_ids"], result)

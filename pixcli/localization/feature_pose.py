@@ -1,0 +1,219 @@
+"""The pose of a query from what it costs where its points project to, by Levenberg-Marquardt."""
+
+from collections.abc import Callable, Sequence
+from copy import copy
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+import pycolmap
+
+from pixcli.localization.pose import RefinedIntrinsics, Sensor, project
+
+Float64 = npt.NDArray[np.float64]
+
+Evaluate = Callable[[Float64], Float64]
+"""(n, 6) cost at positions (n, 2) in an image, its gradient x y and its Hessian xx xy yy by the pixel."""
+
+_STEP = 1e-5  # of a point's distance, and of a parameter, that derivatives are taken over
+_MIN_FACTOR, _MAX_FACTOR = 1e-9, 1e6  # of the damping
+
+
+@dataclass(frozen=True)
+class Observed:
+    """n points and what it costs where one sensor sees them."""
+
+    points: Float64
+    """(n, 3)"""
+    evaluate: Evaluate
+
+
+@dataclass(frozen=True)
+class CostedPose:
+    """A pose and what it costs."""
+
+    rig_from_world: pycolmap.Rigid3d
+    sensors: list[Sensor]
+    """With what was refined of their cameras."""
+    covariance: Float64
+    """(6, 6), see LocalizationResult."""
+    pixel_deviation: float
+    """Pixels along an axis that projections deviate by, as the covariance predicts; root mean square."""
+    cost_before: float
+    """Mean of a point."""
+    cost_after: float
+
+
+def refine_costed_pose(
+    rig_from_world: pycolmap.Rigid3d,
+    sensors: Sequence[Sensor],
+    observed: Sequence[Observed],
+    intrinsics: RefinedIntrinsics,
+    max_iterations: int,
+    function_tolerance: float,
+) -> CostedPose | None:
+    """Move the pose, and intrinsics on request, to the least cost; None if that does not determine them.
+
+    Args:
+        max_iterations: 0 only tells what the pose that is given costs, and how certain it is.
+        function_tolerance: stop where no step promises a larger relative decrease of the cost.
+    """
+    state = _State(rig_from_world, list(sensors))
+    costs = state.evaluate(observed)
+    count = sum(len(part.points) for part in observed)
+    before = now = _total(costs)
+    if count == 0 or not np.isfinite(before):
+        return None
+    jacobian = state.jacobian(observed, intrinsics)
+    h, gradients = _equations(jacobian, costs)
+    factor = 1e-4
+    for _ in range(max_iterations):
+        damped = h + factor * np.diag(np.diag(h))
+        try:
+            step = -np.linalg.solve(damped, gradients.sum(axis=0))
+        except np.linalg.LinAlgError:
+            return None
+        if not -gradients.sum(axis=0) @ step - step @ h @ step / 2 > function_tolerance * now:
+            break
+        candidate = state.moved(step, intrinsics)
+        candidate_costs = candidate.evaluate(observed)
+        if (total := _total(candidate_costs)) < now:
+            state, costs, now = candidate, candidate_costs, total
+            jacobian = state.jacobian(observed, intrinsics)
+            h, gradients = _equations(jacobian, costs)
+            factor = max(factor / 10, _MIN_FACTOR)
+        elif (factor := factor * 10) > _MAX_FACTOR:
+            break
+    covariance = _covariance(h, gradients)
+    if covariance is None:
+        return None
+    variance = np.einsum("nij,jk,nik->ni", jacobian, covariance, jacobian)
+    return CostedPose(
+        state.rig_from_world,
+        state.sensors,
+        covariance[:6, :6],
+        float(np.sqrt(variance.mean())),
+        before / count,
+        now / count,
+    )
+
+
+def reprojection(xy: Float64, scale: float = 1.0) -> Evaluate:
+    """Half of Cauchy's loss of the distances to xy (n, 2), in pixels."""
+
+    def evaluate(at: Float64) -> Float64:
+        residual = at - xy
+        squares = (residual**2).sum(axis=1) / scale**2
+        weight = 1 / (1 + squares)
+        zero = np.zeros(len(xy))
+        cost = 0.5 * scale**2 * np.log1p(squares)
+        return np.stack([cost, *(weight * residual.T), weight, zero, weight], axis=1)
+
+    return evaluate
+
+
+@dataclass(frozen=True)
+class _State:
+    rig_from_world: pycolmap.Rigid3d
+    sensors: list[Sensor]
+
+    def evaluate(self, observed: Sequence[Observed]) -> Float64:
+        """(n, 6) of all sensors."""
+        parts = [
+            part.evaluate(project(sensor, self.rig_from_world, part.points))
+            for sensor, part in zip(self.sensors, observed, strict=True)
+        ]
+        return np.concatenate(parts)
+
+    def jacobian(self, observed: Sequence[Observed], intrinsics: RefinedIntrinsics) -> Float64:
+        """(n, 2, k) of the projections by w and v of the pose, then by the intrinsics of each camera."""
+        total = 6 + sum(len(intrinsics.indices(sensor.camera)) for sensor in self.sensors)
+        blocks, first = [], 6
+        for sensor, part in zip(self.sensors, observed, strict=True):
+            in_rig = np.asarray(self.rig_from_world * part.points).reshape(-1, 3)
+            pose = sensor.cam_from_rig
+            step = _STEP * np.linalg.norm(pose * in_rig, axis=1, keepdims=True)
+            by_rig = np.stack(
+                [
+                    _difference(sensor, in_rig + step * axis, in_rig - step * axis) / (2 * step)
+                    for axis in np.eye(3)
+                ],
+                axis=2,
+            )
+            block = np.zeros((len(in_rig), 2, total))
+            # exp([w]) y is y + w x y: the derivative of b . (w x y) by w is y x b.
+            block[:, :, :3] = np.cross(in_rig[:, None], by_rig)
+            block[:, :, 3:6] = by_rig
+            for column, index in enumerate(intrinsics.indices(sensor.camera), first):
+                ahead, behind, size = _varied(sensor, index)
+                block[:, :, column] = (
+                    project(ahead, pycolmap.Rigid3d(), in_rig) - project(behind, pycolmap.Rigid3d(), in_rig)
+                ) / (2 * size)
+            first += len(intrinsics.indices(sensor.camera))
+            blocks.append(np.nan_to_num(block, posinf=0, neginf=0))
+        return np.concatenate(blocks)
+
+    def moved(self, step: Float64, intrinsics: RefinedIntrinsics) -> "_State":
+        old = self.rig_from_world
+        pose = pycolmap.Rigid3d(pycolmap.Rotation3d(step[:3]) * old.rotation, old.translation + step[3:6])
+        sensors, first = [], 6
+        for sensor in self.sensors:
+            indices = intrinsics.indices(sensor.camera)
+            sensors.append(_with_params(sensor, indices, step[first : first + len(indices)]))
+            first += len(indices)
+        return _State(pose, sensors)
+
+
+def _total(costs: Float64) -> float:
+    total = float(costs[:, 0].sum())
+    return total if np.isfinite(total) else np.inf
+
+
+def _equations(jacobian: Float64, costs: Float64) -> tuple[Float64, Float64]:
+    """The Hessian (k, k), and the gradient of each point (n, k)."""
+    hessian = costs[:, [3, 4, 4, 5]].reshape(-1, 2, 2)
+    flat = jacobian.reshape(-1, jacobian.shape[2])
+    h = flat.T @ (hessian @ jacobian).reshape(flat.shape)
+    return h, np.einsum("ni,nik->nk", costs[:, 1:3], jacobian)
+
+
+def _covariance(h: Float64, gradients: Float64) -> Float64 | None:
+    """From how the gradients of single points scatter: whatever the cost is, and however it is scaled."""
+    count = len(gradients)
+    spare = count - h.shape[0] / 2  # two equations a point
+    if spare <= 0:
+        return None
+    try:
+        inverse = np.linalg.inv(h)
+    except np.linalg.LinAlgError:
+        return None
+    covariance = inverse @ (gradients.T @ gradients) @ inverse * (count / spare)
+    return covariance if np.isfinite(covariance).all() else None
+
+
+def _difference(sensor: Sensor, ahead: Float64, behind: Float64) -> Float64:
+    """(n, 2) between the projections of points in the frame of the rig."""
+    rig = pycolmap.Rigid3d()
+    with np.errstate(invalid="ignore"):
+        difference = project(sensor, rig, ahead) - project(sensor, rig, behind)
+    if sensor.camera.is_spherical():  # over the seam
+        difference[:, 0] -= sensor.camera.width * np.round(difference[:, 0] / sensor.camera.width)
+    return np.asarray(difference)
+
+
+def _varied(sensor: Sensor, index: int) -> tuple[Sensor, Sensor, float]:
+    size = _STEP * max(abs(float(sensor.camera.params[index])), 1.0)
+    return (
+        _with_params(sensor, [index], np.array([size])),
+        _with_params(sensor, [index], np.array([-size])),
+        size,
+    )
+
+
+def _with_params(sensor: Sensor, indices: Sequence[int], step: Float64) -> Sensor:
+    if not indices:
+        return sensor
+    camera, params = copy(sensor.camera), np.array(sensor.camera.params)
+    params[list(indices)] += step
+    camera.params = params
+    return replace(sensor, camera=camera)

@@ -1,0 +1,274 @@
+"""The featuremetric strategy, after Lindenberger et al. (ICCV 2021): features of a query against references.
+
+*Query keypoint adjustment*: each matched keypoint moves, inside its bound, to where its features agree with
+the reference of the point that it matches; then the pose is found from the moved keypoints. *Query bundle
+adjustment*: the pose, and on request intrinsics, move until the features at the points' projections agree
+with the references. Either is undone if the guard objects, or where it leaves the pose less certain.
+"""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+import pycolmap
+
+from pixcli.localization.feature_map import FeatureMap
+from pixcli.localization.feature_pose import (
+    CostedPose,
+    Evaluate,
+    Observed,
+    refine_costed_pose,
+    reprojection,
+)
+from pixcli.localization.feature_targets import Targets, align_keypoints, find_targets
+from pixcli.localization.first_pose import FirstPose, Matches, find_first_pose
+from pixcli.localization.guard import objection
+from pixcli.localization.pose import RefinedIntrinsics, RefinedPose, Sensor, project
+from pixcli.localization.result import Step
+from pixcli.options import (
+    AbsolutePoseOptions,
+    InterpolationOptions,
+    LocalizationOptions,
+    QueryBundleAdjustmentOptions,
+    QueryKeypointAdjustmentOptions,
+)
+
+Float64 = npt.NDArray[np.float64]
+Int64 = npt.NDArray[np.int64]
+Bool = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class FeaturemetricOptions:
+    """All that the strategy is told."""
+
+    localization: LocalizationOptions
+    keypoints: QueryKeypointAdjustmentOptions
+    bundle: QueryBundleAdjustmentOptions
+    interpolation: InterpolationOptions
+    absolute_pose: AbsolutePoseOptions
+    random_seed: int = 0
+
+
+@dataclass(frozen=True)
+class FeatureView:
+    """What one sensor of a query shows."""
+
+    matches: Matches
+    ids: Int64
+    """(m,) of the matches' points."""
+    image: npt.NDArray[np.float32]
+    """(h, w) grey or (h, w, 3) RGB, as the feature model takes it; may have been reduced to max_edge."""
+
+
+@dataclass(frozen=True)
+class FeatureLocalization:
+    """The pose of a query, and what its sensors show of their matches."""
+
+    rig_from_world: pycolmap.Rigid3d
+    sensors: Sequence[Sensor]
+    covariance: Float64
+    inliers: Sequence[Bool]
+    """(m,) for each sensor."""
+    keypoints: Sequence[Float64]
+    """(m, 2) for each sensor: where they were moved to, or as given."""
+    undone: str = ""
+    steps: tuple[Step, ...] = ()
+
+
+def refine_by_features(
+    known: FeatureMap,
+    views: Sequence[FeatureView],
+    first: FirstPose,
+    options: FeaturemetricOptions,
+) -> FeatureLocalization:
+    """Refine a first pose by keypoint adjustment and bundle adjustment."""
+    query = _Query(known, views, options)
+    found = FeatureLocalization(
+        first.rig_from_world,
+        first.sensors,
+        first.covariance,
+        first.inliers,
+        [view.matches.xy for view in views],
+        steps=(query.extraction,),
+    )
+    deviation = query.certainty(found)
+    for name, apply, adjust in (
+        ("query keypoint adjustment", options.keypoints.apply, query.adjust_keypoints),
+        ("query bundle adjustment", options.bundle.apply, query.adjust_bundle),
+    ):
+        if not apply:
+            continue
+        start = time.perf_counter()
+        adjusted = adjust(found)
+        step = Step(name, time.perf_counter() - start)
+        if isinstance(adjusted, str):
+            reason = adjusted
+        else:
+            localization, pose, measurements = adjusted
+            step = replace(
+                step, measurements=measurements, cost_before=pose.cost_before, cost_after=pose.cost_after
+            )
+            reason = _objection(first, localization, pose, deviation)
+            if not reason:
+                found, deviation = replace(localization, steps=found.steps), pose.pixel_deviation
+        if reason:
+            undone = "; ".join(filter(None, (found.undone, f"{name} {reason}")))
+            found = replace(found, undone=undone)
+        found = replace(found, steps=(*found.steps, step))
+    return found
+
+
+def _objection(
+    first: FirstPose, localization: FeatureLocalization, pose: CostedPose, deviation: float
+) -> str:
+    cameras = [sensor.camera for sensor in pose.sensors]
+    refined = RefinedPose(
+        pose.rig_from_world, cameras, pose.covariance, [], pose.cost_before, pose.cost_after
+    )
+    reason = objection(first, refined, sum(int(mask.sum()) for mask in localization.inliers))
+    if not reason and not pose.pixel_deviation <= deviation:
+        return f"left projections uncertain by {pose.pixel_deviation:.3f}, not {deviation:.3f} pixels"
+    return reason
+
+
+class _Query:
+    """What both steps need of a query."""
+
+    def __init__(
+        self, known: FeatureMap, views: Sequence[FeatureView], options: FeaturemetricOptions
+    ) -> None:
+        start = time.perf_counter()
+        self._views, self._options = views, options
+        self._targets = [
+            find_targets(
+                view.matches,
+                view.ids,
+                view.image,
+                known.levels,
+                known.extractor,
+                options.interpolation,
+                options.localization.target_reference,
+            )
+            for view in views
+        ]
+        count = sum(int(np.count_nonzero(np.diff(targets[-1].ptr))) for targets in self._targets)
+        self.extraction = Step("features", time.perf_counter() - start, count)
+
+    def certainty(self, found: FeatureLocalization) -> float:
+        """Pixels that projections deviate by, as the scatter of the inliers around them predicts."""
+        pose = self._pose_of_keypoints(found, 0)
+        return np.inf if pose is None else pose.pixel_deviation
+
+    def adjust_keypoints(
+        self, found: FeatureLocalization
+    ) -> tuple[FeatureLocalization, CostedPose, int] | str:
+        """The pose that moved keypoints agree on."""
+        options = self._options
+        moved, costs, weights = [], [], []
+        for view, targets in zip(self._views, self._targets, strict=True):
+            xy, was_moved, *cost = align_keypoints(
+                view.matches.xy, targets, options.keypoints, options.interpolation
+            )
+            moved.append(xy)
+            costs.append(cost)
+            weights.append(int(was_moved.sum()))
+        if not sum(weights):
+            return "moved no keypoint"
+        matches = [
+            replace(view.matches, xy=xy, sensor=sensor)
+            for view, xy, sensor in zip(self._views, moved, found.sensors, strict=True)
+        ]
+        pose = find_first_pose(matches, options.absolute_pose, options.random_seed)
+        if isinstance(pose, str):
+            return f"lost the pose: {pose}"
+        adjusted = FeatureLocalization(
+            pose.rig_from_world, pose.sensors, pose.covariance, pose.inliers, moved
+        )
+        certain = self._pose_of_keypoints(adjusted, 0)
+        if certain is None:
+            return "left the pose undetermined"
+        used = np.array(weights) > 0
+        before, after = np.average(np.array(costs)[used], axis=0, weights=np.array(weights)[used])
+        certain = replace(certain, cost_before=float(before), cost_after=float(after))
+        return replace(adjusted, covariance=certain.covariance), certain, sum(weights)
+
+    def adjust_bundle(self, found: FeatureLocalization) -> tuple[FeatureLocalization, CostedPose, int] | str:
+        """The pose at whose projections the features agree with the references."""
+        options = self._options.bundle
+        intrinsics = RefinedIntrinsics(
+            self._options.localization.refine_focal_length,
+            self._options.localization.refine_principal_point,
+            self._options.localization.refine_extra_params,
+        )
+        chosen = self._chosen(found)
+        pose, sensors = found.rig_from_world, list(found.sensors)
+        result, before = None, float("nan")
+        for level in range(len(self._targets[0])):
+            observed = [
+                Observed(view.matches.points[rows], self._evaluation(targets[level].of(rows)))
+                for view, targets, rows in zip(self._views, self._targets, chosen, strict=True)
+            ]
+            result = refine_costed_pose(
+                pose, sensors, observed, intrinsics, options.max_iterations, options.function_tolerance
+            )
+            if result is None:
+                return "does not determine the pose"
+            pose, sensors, before = result.rig_from_world, result.sensors, result.cost_before
+        if result is None:
+            return "has no features"
+        result = replace(result, cost_before=before)
+        adjusted = replace(
+            found,
+            rig_from_world=pose,
+            sensors=sensors,
+            covariance=result.covariance,
+            inliers=self._inliers(pose, sensors, found.keypoints),
+        )
+        return adjusted, result, sum(map(len, chosen))
+
+    def _evaluation(self, targets: Targets) -> Evaluate:
+        options = self._options
+
+        def evaluate(xy: Float64) -> Float64:
+            return targets.evaluate(xy, options.interpolation, options.bundle.loss, options.bundle.loss_scale)
+
+        return evaluate
+
+    def _chosen(self, found: FeatureLocalization) -> list[Int64]:
+        """Of each sensor the inliers with targets; on request only the best of each keypoint and point."""
+        result = []
+        for view, targets, sensor, keypoints, inliers in zip(
+            self._views, self._targets, found.sensors, found.keypoints, found.inliers, strict=True
+        ):
+            rows = np.flatnonzero(inliers & (np.diff(targets[-1].ptr) > 0))
+            if self._options.bundle.unique_inliers == "min_error":
+                projected = project(sensor, found.rig_from_world, view.matches.points[rows])
+                error = np.linalg.norm(projected - keypoints[rows], axis=1)
+                rows = rows[np.argsort(error, kind="stable")]
+                for ids in (view.ids, targets[-1].level[3]):
+                    rows = rows[np.sort(np.unique(ids[rows], return_index=True)[1])]
+                rows = np.sort(rows)
+            result.append(rows)
+        return result
+
+    def _inliers(
+        self, pose: pycolmap.Rigid3d, sensors: Sequence[Sensor], keypoints: Sequence[Float64]
+    ) -> list[Bool]:
+        limit = self._options.absolute_pose.max_error
+        with np.errstate(invalid="ignore"):
+            return [
+                np.linalg.norm(project(sensor, pose, view.matches.points) - xy, axis=1) <= limit
+                for sensor, view, xy in zip(sensors, self._views, keypoints, strict=True)
+            ]
+
+    def _pose_of_keypoints(self, found: FeatureLocalization, max_iterations: int) -> CostedPose | None:
+        observed = [
+            Observed(view.matches.points[inliers], reprojection(xy[inliers]))
+            for view, xy, inliers in zip(self._views, found.keypoints, found.inliers, strict=True)
+        ]
+        return refine_costed_pose(
+            found.rig_from_world, found.sensors, observed, RefinedIntrinsics(), max_iterations, 1e-6
+        )
