@@ -17,7 +17,7 @@ from pixcli.adjustment.geometric import FIRST_SCALES, adjust_geometrically, scal
 from pixcli.adjustment.guard import guard_reprojections
 from pixcli.adjustment.inputs import read_inputs, set_aside
 from pixcli.adjustment.model_database import check_database_options, write_database
-from pixcli.adjustment.observations import Observations, read_observations, reprojections
+from pixcli.adjustment.observations import Observations, read_observations, reprojection_errors
 from pixcli.adjustment.problem import Constants
 from pixcli.adjustment.references import model_references, read_model_references, references_options
 from pixcli.adjustment.residual_field import residual_fields
@@ -159,7 +159,7 @@ def refine_model(
     else:
         held = replace(constants, images=constants.images.union(missing))
         with progress.phase("guard"):
-            costs = guard_reprojections(before, model, judged, accepted, held)
+            costs = guard_reprojections(before, model, judged, accepted, held, adjustment.refine_points3D)
     covariance = None
     if covariance_path is not None:
         with progress.phase("covariance"):
@@ -270,7 +270,7 @@ def _covariance(
         return model_covariance(
             model, part.observations, counts, scale, adjustment, constants, part.residuals
         )
-    errors = np.linalg.norm(reprojections(model, observations) - observations.xy, axis=1)[accepted]
+    errors = np.linalg.norm(reprojection_errors(model, observations), axis=1)[accepted]
     scale = scales_down_to(errors[np.isfinite(errors)])[-1]
     return model_covariance(model, observations, accepted, scale, adjustment, constants)
 

@@ -15,7 +15,7 @@ import pycolmap
 from numpy.typing import NDArray
 from scipy.sparse import block_diag, csr_matrix
 
-from pixcli.adjustment.observations import Observations, reprojections
+from pixcli.adjustment.observations import Observations, points_of, reprojection_errors
 from pixcli.adjustment.problem import Constants
 from pixcli.adjustment.warps import projection_derivatives
 from pixcli.errors import UserError
@@ -137,11 +137,11 @@ def model_covariance(
     """
     columns = _Columns(model, options, constants)
     borders = _gauge(model, columns, options, constants)
-    points = np.array([model.points3D[k].xyz for k in observations.point_ids.tolist()]).reshape(-1, 3)
+    points = points_of(model, observations)
     by_point, _ = projection_derivatives(model, observations, points)
     used = used & np.isfinite(by_point).all(axis=(1, 2))
     if features is None:
-        residual = reprojections(model, observations) - observations.xy
+        residual = reprojection_errors(model, observations)
         factors = np.broadcast_to(np.eye(2), (len(residual), 2, 2))
         squares = np.square(residual).sum(axis=1)
     else:
