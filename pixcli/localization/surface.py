@@ -141,10 +141,11 @@ class _Refinement:
         """Measure all that the query shows of the map, matched or not; how many pixels the pose moved by."""
         start, state = self._now(), self._state
         max_points = self._options.max_num_points // len(self._views)
+        matched = zip(self._views, state.inliers, strict=True)
+        seen = np.concatenate([view.rows[inliers & (view.rows >= 0)] for view, inliers in matched])
         sightings = []
-        for view, sensor, inliers in zip(self._views, state.sensors, state.inliers, strict=True):
+        for view, sensor in zip(self._views, state.sensors, strict=True):
             pose = sensor.cam_from_rig * state.rig_from_world
-            seen = view.rows[inliers & (view.rows >= 0)]
             rows, observation = self._map.visible(sensor.camera, pose, seen, max_points, _MAX_POINT_DEVIATION)
             _, sighted = measure_points(
                 self._map, rows, observation, sensor.camera, pose, view.pixels, _POINT_LIMITS
@@ -158,14 +159,10 @@ class _Refinement:
 
     def _refine(self, name: str, start: float, num_measured: int, sightings: Sequence[Sightings]) -> float:
         """Take the pose that these sightings give, unless the guard objects; how many pixels it moved by."""
-        state, options = self._state, self._options
-        refined = RefinedIntrinsics()
-        if sum(len(part.xy) for part in sightings) >= _MIN_FOR_INTRINSICS:
-            refined = RefinedIntrinsics(
-                options.refine_focal_length or self._first.estimated_focal_length,
-                options.refine_principal_point,
-                options.refine_extra_params,
-            )
+        state = self._state
+        refined = self._first.refined
+        if sum(len(part.xy) for part in sightings) < _MIN_FOR_INTRINSICS:
+            refined = RefinedIntrinsics()
         pose = refine_pose(state.rig_from_world, state.sensors, sightings, _SCALES, refined)
         if pose is None:
             self._log(Step(name, self._now() - start, num_measured))
