@@ -22,6 +22,7 @@ from pixcli.adjustment.problem import Constants
 from pixcli.adjustment.references import model_references, read_model_references, references_options
 from pixcli.adjustment.residual_field import residual_fields
 from pixcli.adjustment.result import Adjustment
+from pixcli.adjustment.surface_references import make_surface_references
 from pixcli.adjustment.surface_rounds import SurfaceAdjustment, adjust_by_surfaces
 from pixcli.adjustment.tracks import TrackRevision, revise_tracks
 from pixcli.errors import UserError
@@ -82,7 +83,7 @@ def refine_model(
         normals_path: gets the points with their normals (PLY); surface strategy only.
         covariance_path: gets the covariances of poses, points and cameras (HDF5).
         references_path: the references of the points, by strategies that have them; if there is no such file,
-            it gets those of the refined model.
+            it gets those of the refined model. Those of the surface strategy are for localization.
 
     Raises:
         UserError: something about the input cannot be used; nothing has been written.
@@ -114,7 +115,8 @@ def refine_model(
     interpolation = strategy_interpolation(options.strategy, interpolation)
     references = None
     if references_path is not None:
-        Extraction([], [], features).check_distinct(interpolation)
+        if options.strategy != "surface":
+            Extraction([], [], features).check_distinct(interpolation)
         if references_path.exists():
             references = _read_references(references_path, model, features, interpolation, options.strategy)
     parts: list[SurfaceAdjustment | FeatureAdjustment | None] = []
@@ -165,7 +167,10 @@ def refine_model(
         with progress.phase("covariance"):
             covariance = _covariance(model, judged, accepted, part, options, adjustment, constants)
     made = None
-    if references_path is not None and references is None:
+    if references_path is not None and options.strategy == "surface":
+        with set_aside(model, missing):
+            make_surface_references(model, images, features, references_path, progress)
+    elif references_path is not None and references is None:
         with set_aside(model, missing):
             made = model_references(
                 model,
