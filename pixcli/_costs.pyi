@@ -53,6 +53,7 @@ class ReferencedPatches:
         l2_normalize: bool = True,
         ncc_normalize: bool = False,
         portable: bool = False,
+        mapped: bool = False,
     ) -> None: ...
 
 class FeaturemetricProjectionCost(pyceres.CostFunction):  # type: ignore[misc]

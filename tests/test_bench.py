@@ -1,9 +1,11 @@
-"""The helper that all benchmarks share."""
+"""The helper that all benchmarks share, and benchmarks of simulated models in small."""
 
 import json
 import subprocess
 import sys
 from pathlib import Path
+
+import pytest
 
 BENCH = Path(__file__).parents[1] / "scripts" / "bench"
 
@@ -45,3 +47,19 @@ def test_rows_are_printed_and_written_with_their_targets(tmp_path):
         },
         {"benchmark": "example", "figure": "images", "value": 24.0, "unit": "", "target": None, "met": None},
     ]
+
+
+@pytest.mark.parametrize(
+    ("script", "size"),
+    [
+        ("bundle_adjustment_run", ["--frames", "3", "--points", "40", "--patch_size", "8"]),
+        ("bundle_adjustment_large", ["--images", "12", "--points", "200"]),
+    ],
+)
+def test_benchmarks_of_simulated_models_run(script, size, tmp_path):
+    command = [sys.executable, BENCH / f"{script}.py", *size, "--json", tmp_path / "rows.json"]
+    subprocess.run([*map(str, command)], capture_output=True, text=True, check=True)
+    rows = {row["figure"]: row for row in json.loads((tmp_path / "rows.json").read_text(encoding="utf-8"))}
+    assert rows["observations"]["value"] > 0
+    assert {row["target"] for row in rows.values()} > {None}
+    assert all(row["value"] >= 0 for row in rows.values())

@@ -74,7 +74,7 @@ std::vector<Placement> MakePlacements(int64_t n, const Array<int32_t>& corners, 
 std::shared_ptr<ReferencedPatches> MakeReferencedPatches(
     const py::array& patches, const Array<int32_t>& corners, const Array<double>& scales,
     const Array<float>& references, const std::optional<Array<double>>& warps, const Nodes& nodes,
-    const std::string& mode, bool l2_normalize, bool ncc_normalize, bool portable) {
+    const std::string& mode, bool l2_normalize, bool ncc_normalize, bool portable, bool mapped) {
   Require(patches.ndim() == 4, "expected patches (n, height, width, channels)");
   const std::array<int64_t, 4> shape = {patches.shape(0), patches.shape(1), patches.shape(2),
                                         patches.shape(3)};
@@ -89,7 +89,7 @@ std::shared_ptr<ReferencedPatches> MakeReferencedPatches(
   return std::make_shared<ReferencedPatches>(
       patches.data(), StorageOf(patches), shape, MakePlacements(shape[0], corners, scales),
       std::move(matrices), MakeInterpolation(nodes, mode, l2_normalize, ncc_normalize), references.data(),
-      references.shape(0), portable, Owner(patches));
+      references.shape(0), portable, mapped, Owner(patches));
 }
 
 std::shared_ptr<CostMaps> MakeCostMaps(const Array<float>& maps, const Array<int32_t>& corners,
@@ -152,7 +152,8 @@ std::pair<Array<double>, Array<double>> PoseJacobians(const RigidManifold& manif
 }  // namespace pixcli
 
 // `portable` takes the kernels without vector instructions, whatever the machine has: a second opinion on
-// those. The costs borrow the arrays of their patches; keep_alive holds these as long as the cost.
+// those. `mapped`: patches are a read-only map of a file. The costs borrow the arrays of their patches;
+// keep_alive holds these as long as the cost.
 PYBIND11_MODULE(_costs, m) {
   using namespace pixcli;
   m.doc() = "Cost functions of pixcli for pyceres.Problem.";
@@ -176,7 +177,7 @@ PYBIND11_MODULE(_costs, m) {
       .def(py::init(&MakeReferencedPatches), "patches"_a.noconvert(), "corners"_a.noconvert(),
            "scales"_a.noconvert(), "references"_a.noconvert(), py::kw_only(),
            "warps"_a.noconvert() = py::none(), "nodes"_a = Nodes{{0, 0}}, "mode"_a = "bicubic",
-           "l2_normalize"_a = true, "ncc_normalize"_a = false, "portable"_a = false);
+           "l2_normalize"_a = true, "ncc_normalize"_a = false, "portable"_a = false, "mapped"_a = false);
   py::class_<FeaturemetricProjectionCost, ceres::CostFunction, py::smart_holder>(
       m, "FeaturemetricProjectionCost",
       "f(projection) - reference in three rows, exactly compressed; parameters of the projection.")

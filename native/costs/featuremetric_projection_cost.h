@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "core/interpolation.h"
+#include "costs/patch_window.h"
 #include "costs/projection_cost.h"
 
 namespace pixcli {
@@ -32,13 +33,14 @@ inline void Compress(const ResidualGram& gram, double* residuals, double* slope)
 }
 
 // The patches of observations and the references that they are compared with, shared by the costs of a
-// problem. Patches are borrowed, `owner` keeps them; references (m, D) are copied.
+// problem. Patches are borrowed, `owner` keeps them; references (m, D) are copied. Of patches that are
+// `mapped` from a file, nothing stays in memory but what costs sample.
 class ReferencedPatches {
  public:
   ReferencedPatches(const void* data, Storage storage, std::array<int64_t, 4> shape,
                     std::vector<Placement> placements, std::vector<double> warps,
                     const InterpolationOptions& options, const float* references, int64_t num_references,
-                    bool portable, std::shared_ptr<const void> owner)
+                    bool portable, bool mapped, std::shared_ptr<const void> owner)
       : options_(options),
         kernels_(portable ? PortableKernels() : CurrentKernels()),
         sampling_(MakeSampling(options_, storage, shape[1], shape[2], shape[3])),
@@ -46,6 +48,8 @@ class ReferencedPatches {
         placements_(std::move(placements)),
         warps_(std::move(warps)),
         num_references_(num_references),
+        windows_(options_.nodes == std::vector<double>{0, 0}),
+        mapped_(mapped),
         owner_(std::move(owner)) {
     const int64_t dimension = Dimension(sampling_), padded = PaddedDimension(dimension);
     const auto copy = [&](auto* to) {
@@ -65,6 +69,9 @@ class ReferencedPatches {
   int64_t num_references() const { return num_references_; }
   const Sampling& sampling() const { return sampling_; }
   const Kernels& kernels() const { return kernels_; }
+  // Whether costs keep a window of their patch: they sample one node, at the projection itself.
+  bool windows() const { return windows_; }
+  bool mapped() const { return mapped_; }
   const Placement& placement(int64_t patch) const { return placements_[patch]; }
   const void* patch(int64_t patch) const { return data_ + patch * PatchBytes(sampling_); }
   // Doubles are sampled in double precision; half and float in single, which is exact to their own rounding.
@@ -102,6 +109,7 @@ class ReferencedPatches {
   std::vector<Placement> placements_;
   std::vector<double> warps_;
   int64_t num_references_;
+  bool windows_, mapped_;
   std::shared_ptr<const void> owner_;
   std::vector<float> references_;
   std::vector<double> references_double_;
@@ -129,7 +137,7 @@ class FeaturemetricProjectionCost : public ProjectionCost {
       return SampleAnew(u, v, residuals, slope);
     }
     if (!(u == last_.u && v == last_.v)) {
-      SampleAnew(u, v, last_.residuals, last_.slope);
+      SampleAnew(u, v, last_.residuals, last_.slope, patches_->windows() ? &window_ : nullptr);
       last_.u = u, last_.v = v;
     }
     std::copy_n(last_.residuals, 3, residuals);
@@ -147,19 +155,24 @@ class FeaturemetricProjectionCost : public ProjectionCost {
     double residuals[3], slope[6];
   };
 
-  void SampleAnew(double u, double v, double* residuals, double* slope) const {
-    patches_->double_precision() ? SampleIn<double>(u, v, residuals, slope)
-                                 : SampleIn<float>(u, v, residuals, slope);
+  void SampleAnew(double u, double v, double* residuals, double* slope, PatchWindow* window = nullptr) const {
+    patches_->double_precision() ? SampleIn<double>(u, v, residuals, slope, window)
+                                 : SampleIn<float>(u, v, residuals, slope, window);
   }
 
   template <class R>
-  void SampleIn(double u, double v, double* residuals, double* slope) const {
+  void SampleIn(double u, double v, double* residuals, double* slope, PatchWindow* window) const {
     thread_local std::vector<double> nodes;
-    const Sampling sampling = patches_->sampling(patch_, &nodes);
+    Sampling sampling = patches_->sampling(patch_, &nodes);
+    const void* data = patches_->patch(patch_);
+    if (window != nullptr && PatchWindow::Serves(sampling, u, v)) {
+      window->MoveTo(sampling, data, patches_->mapped(), &u, &v);
+      sampling = PatchWindow::Inside(sampling), data = window->data();
+    }
     const int64_t dimension = Dimension(sampling), stride = RowStride(dimension);
     thread_local std::vector<R> rows;
     rows.resize(3 * stride);
-    SampleWith(patches_->kernels(), sampling, patches_->patch(patch_), u, v, rows.data());
+    SampleWith(patches_->kernels(), sampling, data, u, v, rows.data());
     const R* reference = patches_->reference<R>(reference_);
     if (compressed_) {
       Compress(ResidualGramWith(patches_->kernels(), rows.data(), reference, dimension), residuals, slope);
@@ -177,6 +190,7 @@ class FeaturemetricProjectionCost : public ProjectionCost {
   bool compressed_;
   mutable std::atomic_flag busy_ = ATOMIC_FLAG_INIT;
   mutable Last last_;
+  mutable PatchWindow window_;
 };
 
 // Maps (n, height, width, 3) of the distance ‖f - reference‖ and its derivatives at the samples of patches,

@@ -44,7 +44,22 @@ class ModelCovariance:
     cameras: dict[int, Float64]
     """(k, k) of the parameters of each camera."""
     deviation: float
-    """Standard deviation of a coordinate of an observation that the residuals show, in pixels."""
+    """Standard deviation of a coordinate of an observation that the residuals show, in pixels; with features,
+    in their units."""
+
+
+@dataclass(frozen=True)
+class FeatureResiduals:
+    """What m rows of each of n observations say in an adjustment by features."""
+
+    residual: Float64
+    """(n, m) zeros where an observation takes no part."""
+    by_point: Float64
+    """(n, m, 3) its derivatives by the point."""
+
+    def by_pixel(self, pixel_by_point: Float64) -> Float64:
+        """(n, m, 2) its derivatives by the projection, of which (n, 2, 3) are given by the point."""
+        return self.by_point @ np.linalg.pinv(pixel_by_point)
 
 
 class _Columns:
@@ -108,23 +123,34 @@ def model_covariance(
     scale: float,
     options: BundleAdjustmentOptions,
     constants: Constants,
+    features: FeatureResiduals | None = None,
 ) -> ModelCovariance:
     """The covariance of a model that was adjusted to these observations with Cauchy's loss.
 
     Args:
         used: (n,) observations that took part.
-        scale: of the loss, in pixels.
+        scale: of the loss, in pixels, or in units of the features.
+        features: what was compared instead of xy.
 
     Raises:
         UserError: the cameras lie in a line, or there are too many.
     """
     columns = _Columns(model, options, constants)
     borders = _gauge(model, columns, options, constants)
-    residual = reprojections(model, observations) - observations.xy
     points = np.array([model.points3D[k].xyz for k in observations.point_ids.tolist()]).reshape(-1, 3)
     by_point, _ = projection_derivatives(model, observations, points)
-    used = used & np.isfinite(residual).all(axis=1) & np.isfinite(by_point).all(axis=(1, 2))
-    rows = _shared_rows(model, observations, points, by_point, used, columns)
+    used = used & np.isfinite(by_point).all(axis=(1, 2))
+    if features is None:
+        residual = reprojections(model, observations) - observations.xy
+        factors = np.broadcast_to(np.eye(2), (len(residual), 2, 2))
+        squares = np.square(residual).sum(axis=1)
+    else:
+        directions, factors = np.linalg.qr(features.by_pixel(np.nan_to_num(by_point)))
+        residual = np.einsum("nkj,nk->nj", directions, features.residual)
+        squares = np.square(features.residual).sum(axis=1)
+    used &= np.isfinite(residual).all(axis=1)
+    by_point = factors @ by_point
+    rows = _shared_rows(model, observations, points, by_point, factors, used, columns)
     free = np.full(len(points), options.refine_points3D)
     free[np.isin(observations.point_ids, sorted(constants.points))] = False
 
@@ -139,7 +165,7 @@ def model_covariance(
     shared = _inverse(reduced, borders)
 
     parameters = columns.total - borders.shape[1] + 3 * int(known.sum())
-    variance = _variance(residual[used], scale, parameters)
+    variance = _variance(residual[used], squares[used], scale, parameters)
     of_points = inverse + _through(shared, coupling, inverse)
     of_points[~known & free] = np.nan
     return _sorted_out(
@@ -147,22 +173,28 @@ def model_covariance(
     )
 
 
-def _variance(residual: Float64, scale: float, parameters: int) -> float:
-    """What (J^T J)^-1 has to be multiplied with, in pixels squared.
+def _variance(residual: Float64, squares: Float64, scale: float, parameters: int) -> float:
+    """What (J^T J)^-1 has to be multiplied with, in squared units of the residuals.
 
     That of an M-estimator, K^2 E[psi^2] / E[psi']^2 with K = 1 + p/n Var[psi'] / E[psi']^2 (Huber, Robust
-    Statistics, 1981, section 7.6), for two coordinates that share a weight: psi = r / (1 + |r|^2 / scale^2).
+    Statistics, 1981, section 7.6), for two coordinates that share a weight: psi = r / (1 + s / scale^2).
     Residuals are smaller than errors, as p parameters were fitted to n of them, and are enlarged first.
+
+    Args:
+        residual: (n, 2) along the directions in which the projection moves it.
+        squares: (n,) of the whole residual, s.
     """
     taken = parameters / max(2 * len(residual), 1)
     if taken >= 1:
         return float("nan")
-    squares = np.square(residual).sum(axis=1) / (1 - taken)
+    inner = np.square(residual).sum(axis=1)
+    squares = squares - inner + inner / (1 - taken)
+    inner = inner / (1 - taken)
     weight = 1 / (1 + squares / scale**2)
-    bend = weight**2 * squares / scale**2
+    bend = weight**2 * inner / scale**2
     slope = weight - bend  # of psi, on average over the directions; it varies with them by bend**2 / 2
     correction = 1 + taken * (np.var(slope) + np.mean(bend**2) / 2) / np.mean(slope) ** 2
-    return float(correction**2 * np.mean(weight**2 * squares) / 2 / np.mean(slope) ** 2)
+    return float(correction**2 * np.mean(weight**2 * inner) / 2 / np.mean(slope) ** 2)
 
 
 def _shared_rows(
@@ -170,10 +202,15 @@ def _shared_rows(
     observations: Observations,
     points: Float64,
     by_point: Float64,
+    factors: Float64,
     used: NDArray[np.bool_],
     columns: _Columns,
 ) -> csr_matrix:
-    """(2n, columns) derivatives of the projections by poses, sensors and cameras."""
+    """(2n, columns) derivatives by poses, sensors and cameras.
+
+    Args:
+        by_point: (n, 2, 3) derivatives by points (p, 3), and (n, 2, 2) by pixels: factors.
+    """
     values: list[Float64] = []
     places: list[NDArray[np.int64]] = []
     at_rows: list[NDArray[np.int64]] = []
@@ -200,7 +237,8 @@ def _shared_rows(
             add(members, _by_pose(slope_in_rig, sensor_from_rig, in_rig), columns.sensors[key])
         column, free = columns.cameras.get(image.camera_id, (0, []))
         if free:
-            add(members, _by_camera(image.camera, free, np.asarray(image.cam_from_world() * xyz)), column)
+            in_camera = np.asarray(image.cam_from_world() * xyz)
+            add(members, factors[members] @ _by_camera(image.camera, free, in_camera), column)
     shape = (2 * len(observations.xy), columns.total)
     if not values:
         return csr_matrix(shape)
@@ -224,7 +262,9 @@ def _by_pose(by_point: Float64, target_from_source: pycolmap.Rigid3d, points: Fl
 def _by_camera(camera: pycolmap.Camera, free: Sequence[int], in_camera: Float64) -> Float64:
     """(m, 2, k) derivatives of the projection by these parameters."""
     block = np.empty((len(in_camera), 2, len(free)))
-    other = pycolmap.Camera(camera)
+    other = pycolmap.Camera(
+        model=camera.model, width=camera.width, height=camera.height, params=camera.params
+    )
     for place, index in enumerate(free):
         seen = []
         step = _STEP * max(abs(camera.params[index]), 1.0)

@@ -2,17 +2,21 @@
 
 import logging
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pycolmap
 from numpy.typing import NDArray
 
-from pixcli.adjustment.featuremetric import adjust_bundle, strategy_interpolation
+from pixcli.adjustment.changes import align
+from pixcli.adjustment.covariance import FeatureResiduals
+from pixcli.adjustment.featuremetric import adjust_bundle, evaluation_problem, strategy_interpolation
+from pixcli.adjustment.guard import ImageCost, guard_features
 from pixcli.adjustment.observations import Observations, project, read_observations
-from pixcli.adjustment.problem import Constants
+from pixcli.adjustment.problem import BundleProblem, Constants
 from pixcli.adjustment.references import compute_references, extraction_around
 from pixcli.adjustment.solver import BundleSummary
+from pixcli.adjustment.texture import Gated, find_gated
 from pixcli.errors import UserError
 from pixcli.features.streaming import ImageFile
 from pixcli.io.patch_store import Patches, writable
@@ -27,6 +31,29 @@ from pixcli.progress import Progress
 
 log = logging.getLogger(__name__)
 
+_POINTS_ONLY = {
+    "refine_focal_length": False,
+    "refine_principal_point": False,
+    "refine_extra_params": False,
+    "refine_rig_from_world": False,
+    "refine_sensor_from_rig": False,
+}
+
+
+@dataclass(frozen=True)
+class FeatureAdjustment:
+    """What an adjustment by features did."""
+
+    summaries: list[BundleSummary]
+    """What the solver did, level by level, in each repeat."""
+    observations: Observations
+    gated: Gated
+    """Of the last repeat, on the finest level."""
+    images: list[ImageCost]
+    """Their featuremetric costs on that level."""
+    residuals: FeatureResiduals | None
+    """Of the features on that level in the adjusted model, if asked for."""
+
 
 def adjust_by_features(
     model: pycolmap.Reconstruction,
@@ -39,19 +66,21 @@ def adjust_by_features(
     constants: Constants,
     progress: Progress,
     given: Sequence[References] | None = None,
-) -> list[BundleSummary]:
+    with_residuals: bool = False,
+) -> FeatureAdjustment:
     """Refine a model in place by features at the points' projections, against a reference for each point.
 
     Args:
         images: the registered images, by ascending id.
         given: the references of the points, on all levels; None: they are found, anew in each repeat.
+        with_residuals: keep the residuals of the adjusted model, which covariances are made of.
 
-    Returns:
-        What the solver did, level by level, in each repeat.
+    Images whose own cost rose are restored, see guard_features(). Points without texture stay.
 
     Raises:
         UserError: features cannot be compared, a level does not exist, or memory is too small.
     """
+    before = pycolmap.Reconstruction(model)
     interpolation = strategy_interpolation(options.strategy, interpolation)
     observations = read_observations(model, adjustment.min_track_length)
     projected = project(model, observations)
@@ -91,6 +120,12 @@ def adjust_by_features(
                     poll=update,
                 )
             references.append(found)
+        finest = levels[chosen[-1]], references[-1]
+        gated = find_gated(observations, projected, finest[0], rows, finest[1], interpolation)
+        held = constants
+        if options.geometric_weight == 0:
+            lost = observations.point_ids[gated.lost].tolist()
+            held = replace(constants, points=constants.points.union(lost))
         with progress.phase("adjust", ceres.max_num_iterations) as update:
             summaries += adjust_bundle(
                 model,
@@ -101,10 +136,41 @@ def adjust_by_features(
                 adjustment,
                 ceres,
                 rows=rows,
-                constants=constants,
+                constants=held,
                 poll=lambda iteration, cost: update(iteration),
             )
-    return summaries
+
+    def problem_at(
+        state: pycolmap.Reconstruction, options: FeaturemetricBundleAdjustmentOptions
+    ) -> BundleProblem:
+        return evaluation_problem(state, observations, finest, rows, options, interpolation, ceres)
+
+    with progress.phase("guard"):
+        if not constants.images:  # which say that the frame is the same
+            before.transform(align(before, model))
+        costs = guard_features(
+            before,
+            model,
+            observations,
+            gated.counts,
+            constants,
+            lambda state: problem_at(state, options).observation_costs(),
+            lambda: adjust_bundle(
+                model,
+                observations,
+                [finest],
+                options,
+                interpolation,
+                replace(adjustment, **_POINTS_ONLY),
+                ceres,
+                rows=rows,
+                constants=replace(held, priors=None),
+            ),
+        )
+    residuals = None
+    if with_residuals:
+        residuals = FeatureResiduals(*problem_at(model, replace(options, geometric_weight=0.0)).slopes())
+    return FeatureAdjustment(summaries, observations, gated, costs, residuals)
 
 
 def _chosen_levels(options: FeaturemetricBundleAdjustmentOptions, count: int) -> list[int]:

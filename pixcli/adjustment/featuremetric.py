@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pycolmap
@@ -10,10 +11,10 @@ from numpy.typing import NDArray
 from pixcli import _core
 from pixcli.adjustment.observations import Observations
 from pixcli.adjustment.problem import BundleProblem, Constants
-from pixcli.adjustment.references import sampling_arguments
+from pixcli.adjustment.references import point_parts, poll_from, sampling_arguments
 from pixcli.adjustment.solver import BundleSummary, Loss
 from pixcli.adjustment.warps import frontal_warps, reference_rows
-from pixcli.io.patch_store import Patches
+from pixcli.io.patch_store import Patches, release
 from pixcli.io.references import References
 from pixcli.options import InterpolationOptions
 from pixcli.options.bundle_adjustment import (
@@ -68,29 +69,63 @@ def adjust_bundle(
     summaries = []
     for level in levels if options.strategy != "geometric" else [None]:
         problem = BundleProblem(reconstruction, observations, adjustment, constants)
-        loss = Loss(options.loss, options.loss_scale)
-        if level is None:
-            geometric_loss = Loss(ceres.loss_function_type, ceres.loss_function_scale)
-            problem.add_reprojections(observations.xy, geometric_loss)
-        elif options.strategy == "costmaps":
-            maps = compute_cost_maps(
-                observations, *level, interpolation, rows=rows, num_threads=ceres.num_threads
-            )
-            problem.add_cost_maps(maps, *level, loss, rows=rows)
-        elif options.strategy == "patch_warp":
-            warps, facing = _warps(reconstruction, observations, *level, rows, options.regularize_source)
-            problem.add_features(*level, interpolation, loss, warps=warps, rows=facing)
-        else:
-            problem.add_features(*level, interpolation, loss, rows=rows)
-        if level is not None and options.geometric_weight > 0:
-            geometric_loss = Loss(ceres.loss_function_type, ceres.loss_function_scale)
-            covariance = np.eye(2) / options.geometric_weight
-            covariances = np.broadcast_to(covariance, (len(observations.xy), 2, 2))
-            problem.add_reprojections(observations.xy, geometric_loss, covariances)
+        _add_costs(problem, reconstruction, observations, level, rows, options, interpolation, ceres)
         problem.add_priors(options.loss_scale)
         summaries.append(problem.solve(ceres, poll))
         problem.update(reconstruction)
     return summaries
+
+
+def evaluation_problem(
+    reconstruction: pycolmap.Reconstruction,
+    observations: Observations,
+    level: tuple[Patches, References],
+    rows: NDArray[np.int64],
+    options: FeaturemetricBundleAdjustmentOptions,
+    interpolation: InterpolationOptions,
+    ceres: BundleAdjustmentCeresOptions,
+) -> BundleProblem:
+    """A problem with what adjust_bundle() minimises on this level, to be evaluated but not solved.
+
+    Cost maps are replaced by what they are made of: the features, whose patches are at hand.
+    """
+    problem = BundleProblem(reconstruction, observations, BundleAdjustmentOptions())
+    if options.strategy == "costmaps":
+        options = replace(options, strategy="feature_reference")
+    _add_costs(problem, reconstruction, observations, level, rows, options, interpolation, ceres)
+    return problem
+
+
+def _add_costs(
+    problem: BundleProblem,
+    reconstruction: pycolmap.Reconstruction,
+    observations: Observations,
+    level: tuple[Patches, References] | None,
+    rows: NDArray[np.int64],
+    options: FeaturemetricBundleAdjustmentOptions,
+    interpolation: InterpolationOptions,
+    ceres: BundleAdjustmentCeresOptions,
+) -> None:
+    """Adds what the strategy minimises on a level of features; reprojection errors if there is none."""
+    loss = Loss(options.loss, options.loss_scale)
+    geometric_loss = Loss(ceres.loss_function_type, ceres.loss_function_scale)
+    if level is None:
+        problem.add_reprojections(observations.xy, geometric_loss)
+        return
+    if options.strategy == "costmaps":
+        maps = compute_cost_maps(
+            observations, *level, interpolation, rows=rows, num_threads=ceres.num_threads
+        )
+        problem.add_cost_maps(maps, *level, loss, rows=rows)
+    elif options.strategy == "patch_warp":
+        warps, facing = _warps(reconstruction, observations, *level, rows, options.regularize_source)
+        problem.add_features(*level, interpolation, loss, warps=warps, rows=facing)
+    else:
+        problem.add_features(*level, interpolation, loss, rows=rows)
+    if options.geometric_weight > 0:
+        covariance = np.eye(2) / options.geometric_weight
+        covariances = np.broadcast_to(covariance, (len(observations.xy), 2, 2))
+        problem.add_reprojections(observations.xy, geometric_loss, covariances)
 
 
 def _warps(
@@ -137,14 +172,19 @@ def compute_cost_maps(
     if rows is None:
         rows = np.arange(len(observations.image_ids))
     reference = references.rows_of(observations.point_ids)[observations.point_index]
-    return _core.compute_cost_maps(
-        patches.data,
-        patches.corners,
-        patches.scales,
-        np.ascontiguousarray(rows, np.int64),
-        references.features,
-        np.ascontiguousarray(reference),
-        **sampling_arguments(interpolation),
-        num_threads=num_threads,
-        poll=poll,
-    )
+    maps = np.empty((len(rows), *patches.data.shape[1:3], 3), np.float32)
+    for first, last in point_parts(observations, patches):
+        begin, end = observations.ptr[[first, last]].tolist()
+        maps[begin:end] = _core.compute_cost_maps(
+            patches.data,
+            patches.corners,
+            patches.scales,
+            np.ascontiguousarray(rows[begin:end], np.int64),
+            references.features,
+            np.ascontiguousarray(reference[begin:end]),
+            **sampling_arguments(interpolation),
+            num_threads=num_threads,
+            poll=partial(poll_from, poll, begin) if poll else None,
+        )
+        release(patches)
+    return maps

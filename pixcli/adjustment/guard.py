@@ -136,9 +136,15 @@ def _guard(
     old = costs_of(before)
     new = found = costs_of(model)
     settled = {model.images[image_id].frame_id for image_id in constants.images}
+    if constants.priors is not None:  # which may ask for poses that images alone would not choose
+        settled |= set(members)
     restored: frozenset[int] = frozenset()
     adjusted = None
-    while worse := {k for k in members.keys() - settled if rose(k, new)}:
+    while worse := {
+        k: total(new, k) / max(total(old, k), 1e-12) - 1 for k in members.keys() - settled if rose(k, new)
+    }:
+        # The worst first: the others may have paid for them.
+        worst = {k for k, rise in worse.items() if rise >= max(worse.values()) / 2}
         adjusted = adjusted or pycolmap.Reconstruction(model)
 
         def costs_with(frames: frozenset[int], adjusted: pycolmap.Reconstruction = adjusted) -> Costs:
@@ -147,11 +153,11 @@ def _guard(
                 follow(frozenset(image_id for k in frames for image_id in members[k]))
             return costs_of(model)
 
-        tried = costs_with(restored | worse)
-        helped = {k for k in worse if total(tried, k) < total(new, k)}
-        new = tried if helped == worse else costs_with(restored | helped)
+        tried = costs_with(restored | worst)
+        helped = {k for k in worst if total(tried, k) < total(new, k)}
+        new = tried if helped == worst else costs_with(restored | helped)
         restored |= helped
-        settled |= worse
+        settled |= worst
     images = {image_id for k in restored for image_id in members[k]}
     result = [
         ImageCost(model.images[k].name, count[k], old[k], new[k], k in images) for k in observations.by_image

@@ -1,19 +1,82 @@
-"""What a refinement starts from, beside the model: its images on disk, and what of the model is to stay."""
+"""What a refinement starts from: the model, its images on disk, its database, and what is to stay."""
 
 from collections import Counter
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import pycolmap
 
+from pixcli.adjustment.model_database import check_database
 from pixcli.adjustment.observations import project, read_observations
+from pixcli.adjustment.priors import align_to_priors, read_priors
 from pixcli.adjustment.problem import Constants
 from pixcli.errors import UserError
 from pixcli.features.streaming import ImageFile
+from pixcli.io.database import MatchGraph, read_match_graph
 from pixcli.io.image_list import read_id_list, read_image_list
 from pixcli.io.images import check_image_size
+from pixcli.io.models import check_model_type, read_model
+from pixcli.options.bundle_adjustment import (
+    BundleAdjustmentOptions,
+    FeaturemetricBundleAdjustmentOptions,
+    PosePriorOptions,
+)
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """What a refinement of a model starts from."""
+
+    model: pycolmap.Reconstruction
+    """Aligned to position priors, where there are any."""
+    images: list[ImageFile]
+    """The registered images, by ascending id."""
+    missing: list[int]
+    """Ids of those that are not on disk."""
+    constants: Constants
+    graph: MatchGraph | None
+    """Of the database, if one is given; it belongs to the model."""
+
+
+def read_inputs(
+    input_path: Path,
+    image_path: Path,
+    database_path: Path | None,
+    options: FeaturemetricBundleAdjustmentOptions,
+    adjustment: BundleAdjustmentOptions,
+    pose_priors: PosePriorOptions,
+    *,
+    constant_image_list_path: Path | None,
+    constant_camera_list_path: Path | None,
+    constant_rig_list_path: Path | None,
+    constant_point_list_path: Path | None,
+) -> Inputs:
+    """Read and check all of it, see refine_model() of pixcli.adjustment.adjust.
+
+    Raises:
+        UserError: something cannot be used.
+    """
+    model = read_model(input_path)
+    check_model_type(model, options.output_type)
+    check_observations(model, adjustment.min_track_length)
+    lists = (constant_camera_list_path, constant_rig_list_path, constant_point_list_path)
+    constants = read_constants(model, constant_image_list_path, *lists)
+    images = image_files(model, image_path, options.allow_missing_images)
+    image_ids = sorted(model.reg_image_ids())
+    missing = [image_id for image_id, file in zip(image_ids, images, strict=True) if file.missing]
+    graph = None
+    if database_path is not None:
+        graph = read_match_graph(database_path, "inlier")
+        check_database(model, graph, database_path)
+        if pose_priors.use_prior_position:
+            priors = read_priors(database_path, model, pose_priors)
+            constants = replace(constants, priors=priors)
+            if not constants.images:  # which say where the world is
+                align_to_priors(model, priors)
+    return Inputs(model, images, missing, constants, graph)
 
 
 def image_files(

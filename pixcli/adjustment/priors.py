@@ -30,14 +30,10 @@ class PositionPriors:
     """(3, 3)"""
     loss: Loss
 
-    def distances(self, model: pycolmap.Reconstruction) -> Float64:
-        """(n,) how far the images are from their priors."""
-        return np.array(
-            [
-                np.linalg.norm(model.images[image_id].projection_center() - position)
-                for image_id, position in self.positions.items()
-            ]
-        )
+    def distance(self, model: pycolmap.Reconstruction) -> float:
+        """How far images are from their priors, in the median."""
+        both = [(model.images[k].projection_center(), position) for k, position in self.positions.items()]
+        return float(np.median([np.linalg.norm(a - b) for a, b in both]))
 
 
 def read_priors(path: Path, model: pycolmap.Reconstruction, options: PosePriorOptions) -> PositionPriors:

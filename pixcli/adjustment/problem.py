@@ -15,7 +15,7 @@ from pixcli.adjustment.references import sampling_arguments
 from pixcli.adjustment.solver import BundleSummary, Loss, ceres_loss, solve_problem
 from pixcli.ceres import colmap_costs, costs, pyceres
 from pixcli.errors import UserError
-from pixcli.io.patch_store import Patches
+from pixcli.io.patch_store import Patches, mapped_file
 from pixcli.io.references import References
 from pixcli.options import InterpolationOptions
 from pixcli.options.bundle_adjustment import BundleAdjustmentCeresOptions, BundleAdjustmentOptions
@@ -131,6 +131,7 @@ class BundleProblem:
             patches.scales,
             references.features,
             warps=warps_of_patches,
+            mapped=mapped_file(patches.data) is not None,
             **sampling_arguments(interpolation),
         )
         patch_of = rows.tolist()
@@ -259,6 +260,23 @@ class BundleProblem:
             result[members] += 0.5 * _core.evaluate_loss(squares, loss.name, loss.scale)[0]
             begin = end
         return result
+
+    def slopes(self) -> tuple[Array, Array]:
+        """(n, m) residuals without loss, and (n, m, 3) their derivatives by the points, before a solve.
+
+        Of the only costs that were added; m is the rows of each. Zeros where an observation has no cost.
+        """
+        ((_, size, _), *_) = self._added
+        plain = pyceres.EvaluateOptions()
+        plain.apply_loss_function = False
+        members = np.concatenate([rows for rows, _, _ in self._added])
+        residuals = np.zeros((len(self._observations.image_ids), size))
+        residuals[members] = np.reshape(self._problem.evaluate_residuals(plain), (-1, size))
+        plain.set_parameter_blocks(self._point_blocks)
+        by_points = np.zeros((*residuals.shape, 3))
+        # A row depends on one point: its three derivatives are all there is in it.
+        by_points[members] = np.reshape(self._problem.evaluate_jacobian(plain).values, (-1, size, 3))
+        return residuals, by_points
 
     def update(self, reconstruction: pycolmap.Reconstruction) -> None:
         """Writes poses, cameras and points into this model, which has the ids of the one given at first."""

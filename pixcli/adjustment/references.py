@@ -2,6 +2,8 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
+from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +16,13 @@ from pixcli.adjustment.observations import Observations, project, read_observati
 from pixcli.errors import UserError
 from pixcli.features.extraction import Extraction
 from pixcli.features.streaming import ImageFile
-from pixcli.io.patch_store import Patches
+from pixcli.io.patch_store import Patches, mapped_file, release
 from pixcli.io.references import ObservedFeatures, References, read_references
 from pixcli.options import DenseFeaturesOptions, InterpolationOptions
 from pixcli.progress import Progress
+
+_PART_BYTES = 2e8
+"""Of patches in a file that are in memory at a time, while references are found."""
 
 
 def sampling_arguments(interpolation: InterpolationOptions) -> dict[str, Any]:
@@ -57,20 +62,30 @@ def compute_references(
     """
     if rows is None:
         rows = np.arange(len(patches.data), dtype=np.int64)
-    found = _core.compute_references(
-        np.ascontiguousarray(projected, np.float64),
-        observations.ptr,
-        patches.data,
-        patches.corners,
-        patches.scales,
-        np.ascontiguousarray(rows, np.int64),
-        **sampling_arguments(interpolation),
-        loss_scale=loss_scale,
-        max_iterations=max_iterations,
-        keep_observations=keep_observations,
-        num_threads=num_threads,
-        poll=poll,
-    )
+    parts = []
+    for first, last in point_parts(observations, patches):
+        begin, end = observations.ptr[[first, last]].tolist()
+        part = _core.compute_references(
+            np.ascontiguousarray(projected[begin:end], np.float64),
+            observations.ptr[first : last + 1] - begin,
+            patches.data,
+            patches.corners,
+            patches.scales,
+            np.ascontiguousarray(rows[begin:end], np.int64),
+            **sampling_arguments(interpolation),
+            loss_scale=loss_scale,
+            max_iterations=max_iterations,
+            keep_observations=keep_observations,
+            num_threads=num_threads,
+            poll=partial(poll_from, poll, first) if poll else None,
+        )
+        part["nearest"][part["nearest"] >= 0] += begin
+        parts.append(part)
+        release(patches)
+    found = {
+        name: np.concatenate([part[name] for part in parts])
+        for name in ("nearest", "features", "counts", *(["observations"] if keep_observations else []))
+    }
     has_one = found["nearest"] >= 0
     nearest = found["nearest"][has_one]
     kept = None
@@ -90,6 +105,22 @@ def compute_references(
         observations.keypoints[nearest],
         kept,
     )
+
+
+def point_parts(observations: Observations, patches: Patches) -> list[tuple[int, int]]:
+    """Ranges of points, so small that the patches of one fit into memory if these lie in a file."""
+    count = len(observations.point_ids)
+    if mapped_file(patches.data) is None:
+        return [(0, count)]
+    size = max(int(_PART_BYTES // max(patches.data[:1].nbytes, 1)), 1)
+    ends = np.searchsorted(observations.ptr, np.arange(size, observations.ptr[-1] + size, size), "right") - 1
+    bounds = np.unique(np.concatenate([[0], ends, [count]])).tolist()
+    return list(pairwise(bounds)) or [(0, 0)]
+
+
+def poll_from(poll: Callable[[int], object], first: int, done: int) -> None:
+    """Polls in a part whose first item is this one."""
+    poll(first + done)
 
 
 def references_options(features: DenseFeaturesOptions, interpolation: InterpolationOptions) -> dict[str, Any]:

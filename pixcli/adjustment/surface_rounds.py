@@ -35,7 +35,9 @@ SHIFT_SUPPORTS = ((5, 1.0), (8, 1.0), (14, 1.0))
 # See SurfaceLimits; cameras feel the bias of wide supports more than pairs of views do.
 _EXTENT_DEVIATION = 0.6
 _GATE = 2.0  # pixels; observations further from their point take no part in its surface
-_SETTLED = 0.002  # pixels; a round that moves projections by less (in the median) is the last
+# Only chance moves projections once a round moves them by more than this share of what the round
+# before it did; one more is the last then.
+_SETTLED = 0.7
 
 Float64 = NDArray[np.float64]
 Bool = NDArray[np.bool_]
@@ -57,7 +59,7 @@ class SurfaceRound:
     """Median reprojection error of the accepted observations before the adjustment, in pixels."""
     residual_after: float
     moved: float
-    """Median change of the projections that the adjustment made, in pixels."""
+    """Median change of the projections since the round before, in pixels."""
 
 
 @dataclass(frozen=True)
@@ -113,6 +115,7 @@ def adjust_by_surfaces(
     with progress.phase("adjust"):
         adjust_geometrically(model, FIRST_SCALES, options, ceres, constants)
     observations = read_observations(model, options.min_track_length)
+    projected = project(model, observations)
     done: list[SurfaceRound] = []
     normals: Float64 | None = None
     for k in range(rounds):
@@ -120,18 +123,17 @@ def adjust_by_surfaces(
         accepted, normals = measured.accepted, measured.normals
         xy = np.where(accepted[:, None], measured.shifts.xy, observations.xy)
         observations = replace(observations, xy=xy)
-        last = k + 1 == rounds or (bool(done) and done[-1].moved < _SETTLED)
+        last = k + 1 == rounds or (k >= 2 and done[-1].moved >= _SETTLED * done[-2].moved)
         added = []
         if complete_tracks and last:
             added = _complete(model, observations, measured, images, features, progress)
-        before = project(model, observations)
-        residual_before = np.linalg.norm(before - xy, axis=1)[accepted]
+        residual_before = np.linalg.norm(project(model, observations) - xy, axis=1)[accepted]
         with progress.phase("adjust"):
             adjust_geometrically(model, scales_down_to(residual_before), options, ceres, constants)
         if not keep_completed:
             _take_back(model, added)
-        after = project(model, observations)
-        residual_after = np.linalg.norm(after - xy, axis=1)[accepted]
+        before, projected = projected, project(model, observations)
+        residual_after = np.linalg.norm(projected - xy, axis=1)[accepted]
         counts = np.bincount(_told(measured), minlength=len(Status))
         done.append(
             SurfaceRound(
@@ -142,7 +144,7 @@ def adjust_by_surfaces(
                 completed=len(added),
                 residual_before=_median(residual_before),
                 residual_after=_median(residual_after),
-                moved=_median(np.linalg.norm(after - before, axis=1)),
+                moved=_median(np.linalg.norm(projected - before, axis=1)),
             )
         )
         if last:

@@ -4,12 +4,14 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from pixcli.adjustment.adjust import Adjustment, refine_model
+from pixcli.adjustment.adjust import refine_model
 from pixcli.adjustment.residual_figure import draw_residual_fields
+from pixcli.adjustment.result import Adjustment
 from pixcli.adjustment.surface_rounds import SurfaceRound
 from pixcli.alignment.result import Status
 from pixcli.cli.params import command
 from pixcli.cli.progress import print_table
+from pixcli.errors import UserError
 from pixcli.io.files import check_writable
 from pixcli.io.report import write_figure, write_report
 from pixcli.options import (
@@ -40,6 +42,7 @@ def featuremetric_bundle_adjuster(
     constant_point_list_path: Path | None,
     references_path: Path | None,
     write_normals_path: Path | None,
+    covariance_path: Path | None,
     report_path: Path | None,
     options: FeaturemetricBundleAdjustmentOptions,
     adjustment: BundleAdjustmentOptions,
@@ -56,7 +59,12 @@ def featuremetric_bundle_adjuster(
     after COLMAP's mapper, with or without feature_refiner before it. The written model has the refined
     observations.
     """
-    for path in (report_path, write_normals_path, references_path):
+    figure_path = None if report_path is None else report_path.with_suffix(".png")
+    if report_path == figure_path is not None:
+        raise UserError(
+            f"{report_path} is the name of a picture, which is drawn beside the report: name a .json file"
+        )
+    for path in (report_path, figure_path, write_normals_path, covariance_path, references_path):
         if path is not None:
             check_writable(path)
     refined = refine_model(
@@ -77,14 +85,15 @@ def featuremetric_bundle_adjuster(
         constant_rig_list_path=constant_rig_list_path,
         constant_point_list_path=constant_point_list_path,
         normals_path=write_normals_path,
+        covariance_path=covariance_path,
         references_path=references_path,
         progress=progress,
     )
-    if report_path is not None:
+    if report_path is not None and figure_path is not None:
         used = (options, adjustment, ceres, tracks, pose_priors, features, interpolation)
         groups = {group.group: asdict(group) for group in used}
         write_report(report_path, "featuremetric_bundle_adjuster", {"options": groups, **refined.contents()})
-        write_figure(report_path.with_suffix(".png"), draw_residual_fields(refined.residual_fields))
+        write_figure(figure_path, draw_residual_fields(refined.residual_fields))
     _print_summary(refined)
 
 
@@ -119,6 +128,8 @@ def _print_summary(refined: Adjustment) -> None:
             ("images", refined.num_images),
             ("points", refined.num_points),
             ("observations", refined.num_observations),
+            *((f"  without effect: {reason}", count) for reason, count in refined.gated.items() if count),
+            ("points without texture", refined.textureless_points),
             ("move of a camera, median (baselines)", f"{moves[len(moves) // 2].baselines:.2g}"),
             ("  largest", f"{moves[-1].baselines:.2g} ({moves[-1].name})"),
             ("images that moved far more than others", _named(jumped)),

@@ -77,7 +77,7 @@ class Extraction:
     @property
     def num_bytes(self) -> int:
         """Bytes of the patches of all levels."""
-        return self._patch_contents.num_bytes
+        return self.contents.num_bytes
 
     def check_distinct(self, interpolation: InterpolationOptions) -> None:
         """Raises UserError if features look alike everywhere once they are interpolated."""
@@ -102,7 +102,7 @@ class Extraction:
     def estimate(self) -> Estimate:
         """What patches() will take. Raises UserError if a new cache does not fit on its disk."""
         estimate = self._stored.estimate()
-        kept = 0 if self._cuts else self._patch_contents.num_bytes
+        kept = 0 if self._cuts else self.contents.num_bytes
         return Estimate(estimate.memory + kept + self._working_bytes(), estimate.disk)
 
     def fill_cache(self, progress: Progress | None = None) -> None:
@@ -120,7 +120,7 @@ class Extraction:
         if self._cuts:
             store = self._stored.fill(progress)
         else:
-            store = PatchStore(self._patch_contents, None, [""] * len(self._images))
+            store = PatchStore(self.contents, None, [""] * len(self._images))
             with self._stored.fill(progress) as maps:
                 for index, (file, xy) in enumerate(zip(self._images, self._xy, strict=True)):
                     whole = [maps.item(level, index) for level in range(len(self._extractor.outputs))]
@@ -132,7 +132,7 @@ class Extraction:
     @cached_property
     def _stored(self) -> ImageItems:
         """What is made of the images: patches, or whole maps to cut them from."""
-        contents = self._patch_contents if self._cuts else self._map_contents
+        contents = self.contents if self._cuts else self._map_contents
         color, max_edge = self._extractor.model.color, self._options.max_edge
         return ImageItems(self._images, contents, self._make, self._options, color, max_edge)
 
@@ -143,8 +143,8 @@ class Extraction:
         return self._extractor.maps(image, size)
 
     @cached_property
-    def _patch_contents(self) -> Contents:
-        """One item for each needed keypoint, image after image."""
+    def contents(self) -> Contents:
+        """What a sparse store holds: one item for each needed keypoint, image after image."""
         digest = hashlib.blake2b(digest_size=16)
         for array in (self._rows, *self._xy):
             digest.update(array.tobytes())

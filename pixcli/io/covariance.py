@@ -1,7 +1,15 @@
-"""Keypoint covariances in HDF5: a group for each image, of its name, with the data set `covariance`."""
+"""Covariances in HDF5.
+
+Of keypoints: a group for each image, of its name, with the data set `covariance`. Of models:
+
+/                attributes: format, version, deviation, convention
+/poses           frame_id (f,), image_name (f,) of a first image of each, covariance (f, 6, 6)
+/points          point3D_id (p,), covariance (p, 3, 3)
+/cameras/<id>    covariance (k, k) of the parameters of a camera
+"""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import h5py
@@ -12,6 +20,7 @@ from ..errors import UserError
 from .files import replacing
 
 _FORMAT = "pixcli keypoint covariance"
+_MODEL_FORMAT = "pixcli model covariance"
 _VERSION = 1
 
 
@@ -39,6 +48,46 @@ def write_covariances(
             group.attrs["image_name"] = name  # HDF5 takes "./a" and "a" for one path
             rows = np.ascontiguousarray(covariance[offsets[i] : offsets[i + 1]], np.float32)
             group.create_dataset("covariance", data=rows, track_times=False)
+
+
+def write_model_covariances(
+    path: str | os.PathLike[str],
+    frame_ids: npt.NDArray[np.int64],
+    image_names: Sequence[str],
+    poses: npt.NDArray[np.float64],
+    point_ids: npt.NDArray[np.int64],
+    points: npt.NDArray[np.float64],
+    cameras: Mapping[int, npt.NDArray[np.float64]],
+    deviation: float,
+) -> None:
+    """Write what pixcli.adjustment.covariance.ModelCovariance holds.
+
+    Args:
+        image_names: of an image of each frame.
+    """
+    with replacing(path) as temporary, h5py.File(temporary, "w") as file:
+        file.attrs["format"] = _MODEL_FORMAT
+        file.attrs["version"] = _VERSION
+        file.attrs["deviation"] = deviation
+        file.attrs["convention"] = (
+            "poses: of rig_from_world (cam_from_world where there is no rig), first the rotation vector w in "
+            "radians along the axes of the rig, as in exp([w]) R, then the projection centre in the world. "
+            "points: x, y, z in the world. Units of the written model; errors are counted after alignment to "
+            "the truth by the projection centres, or in the frame of constant poses. 0: held; NaN: unknown"
+        )
+        arrays = {
+            "poses/frame_id": frame_ids,
+            "poses/covariance": poses,
+            "points/point3D_id": point_ids,
+            "points/covariance": points,
+            **{f"cameras/{camera_id}/covariance": value for camera_id, value in cameras.items()},
+        }
+        for name, array in arrays.items():
+            file.create_dataset(name, data=array, track_times=False)
+        names = file.create_dataset(
+            "poses/image_name", shape=len(image_names), dtype=h5py.string_dtype(), track_times=False
+        )
+        names[:] = list(image_names)
 
 
 def read_covariances(path: str | os.PathLike[str]) -> dict[str, npt.NDArray[np.float32]]:

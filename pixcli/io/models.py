@@ -72,7 +72,19 @@ def writing_model(path: Path) -> Iterator[Path]:
 
 def write_model(folder: Path, model: pycolmap.Reconstruction, kind: str) -> None:
     """Write the five files of a model, `bin` or `txt`, into a folder that exists."""
+    check_model_type(model, kind)
     (model.write_binary if kind == "bin" else model.write_text)(str(folder))
+
+
+def check_model_type(model: pycolmap.Reconstruction, kind: str) -> None:
+    """Raises UserError if files of this type, `bin` or `txt`, cannot hold the model."""
+    if kind == "txt":
+        for image in model.images.values():
+            if any(letter.isspace() for letter in image.name):
+                raise UserError(
+                    f"text files cannot hold the name of image {image.name!r}, which has a space: set "
+                    "--output_type bin"
+                )
 
 
 def _exchange(new: Path, path: Path, old: Path) -> None:

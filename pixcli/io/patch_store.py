@@ -13,6 +13,7 @@ on where it stopped.
 
 import fcntl
 import json
+import mmap
 import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
@@ -51,11 +52,25 @@ def writable(patches: Patches) -> Patches:
     """The same patches to be changed: those of a cache are copied as they are written to, not in its file."""
     if patches.data.flags.writeable:
         return patches
-    file: Any = patches.data
-    while not isinstance(file, np.memmap):
-        file = file.base
-    data = np.memmap(str(file.filename), file.dtype, "c", file.offset, file.shape).reshape(patches.data.shape)
-    return Patches(np.asarray(data), patches.corners.copy(), patches.scales)
+    file = mapped_file(patches.data)
+    assert file is not None
+    data = np.memmap(str(file.filename), file.dtype, "c", file.offset, file.shape)
+    return Patches(np.asarray(data).reshape(patches.data.shape), patches.corners.copy(), patches.scales)
+
+
+def mapped_file(array: NDArray[Any]) -> Any:
+    """The np.memmap of a file, to be read only, that an array is in; None if it is in memory."""
+    base: Any = array
+    while base is not None and not isinstance(base, np.memmap):
+        base = base.base
+    return base if base is not None and not array.flags.writeable else None
+
+
+def release(patches: Patches) -> None:
+    """Lets go of what was read of patches in a file; it is read again when it is needed."""
+    file = mapped_file(patches.data)
+    if file is not None and hasattr(mmap, "MADV_DONTNEED"):
+        file._mmap.madvise(mmap.MADV_DONTNEED)
 
 
 @dataclass(frozen=True)

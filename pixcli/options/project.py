@@ -33,7 +33,9 @@ class PathOptions(OptionGroup):
         "",
         "Copy of --database_path with the keypoints of the written model; the same file: in place.",
     )
-    covariance_path: str = option("", "HDF5 file for each keypoint's 2x2 covariance, in pixels squared.")
+    covariance_path: str = option(
+        "", "HDF5 file for covariances: of keypoints, or of a model's poses and points."
+    )
     references_path: str = option(
         "",
         "HDF5 file of references, what the features of every point look like: used if it is there, else "

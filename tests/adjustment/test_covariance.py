@@ -4,12 +4,18 @@ import numpy as np
 import pycolmap
 import pytest
 
-from pixcli.adjustment.covariance import check_covariance, model_covariance
+from pixcli.adjustment.covariance import FeatureResiduals, check_covariance, model_covariance
+from pixcli.adjustment.featuremetric import adjust_bundle, evaluation_problem
 from pixcli.adjustment.geometric import adjust_geometrically
 from pixcli.adjustment.observations import read_observations
 from pixcli.adjustment.problem import Constants
 from pixcli.errors import UserError
-from pixcli.options.bundle_adjustment import BundleAdjustmentCeresOptions, BundleAdjustmentOptions
+from pixcli.options import InterpolationOptions
+from pixcli.options.bundle_adjustment import (
+    BundleAdjustmentCeresOptions,
+    BundleAdjustmentOptions,
+    FeaturemetricBundleAdjustmentOptions,
+)
 
 NOISE = 0.3  # pixels
 SCALE = 0.35  # of the loss
@@ -131,3 +137,33 @@ def test_cameras_in_a_line_are_refused_before_the_work():
     with pytest.raises(UserError, match="not in a line"):
         check_covariance(model, FIXED, Constants())
     check_covariance(model, FIXED, Constants(images=frozenset(sorted(model.images)[:2])))
+
+
+@pytest.mark.parametrize("cameras_per_rig", [1, 2])
+def test_features_predict_their_errors(feature_scene, cameras_per_rig):
+    """The features of each observation are off by a constant: as much as its texture makes of it."""
+    deviation, loss_scale = 0.1, 0.5
+    poses, points, deviations = [], [], []
+    for seed in range(12):
+        made = feature_scene(channels=6, cameras_per_rig=cameras_per_rig, frames=6, points=120)
+        rng, observations = np.random.default_rng(seed), made.observations
+        made.patches.data[...] += rng.normal(0, deviation, (len(observations.xy), 1, 1, 6))
+        model = pycolmap.Reconstruction(made.truth)
+        interpolation = InterpolationOptions(l2_normalize=False)
+        options = FeaturemetricBundleAdjustmentOptions(strategy="feature_reference", loss_scale=loss_scale)
+        level = (made.patches, made.references)
+        adjust_bundle(model, observations, [level], options, interpolation, FIXED, CERES)
+        rows = np.arange(len(observations.xy))
+        problem = evaluation_problem(model, observations, level, rows, options, interpolation, CERES)
+        everything = np.ones(len(rows), bool)
+        covariance = model_covariance(
+            model, observations, everything, loss_scale, FIXED, NOTHING, FeatureResiduals(*problem.slopes())
+        )
+        model.transform(pycolmap.estimate_sim3d(centres(model), centres(made.truth)))
+        of_poses, of_points = errors(made.truth, model)
+        poses.append(normalised(of_poses, covariance.poses))
+        points.append(normalised(of_points, covariance.points))
+        deviations.append(covariance.deviation)
+    assert 0.75 < np.mean(poses) < 1.4
+    assert 0.8 < np.mean(points) < 1.3
+    assert np.mean(deviations) == pytest.approx(deviation, rel=0.15)

@@ -200,6 +200,8 @@ class ModelWorkplace:
     images: Path
     output: Path
     output_database: Path
+    temporary: Path
+    """Empty."""
     run_main: Callable[[list[str]], Outcome]
 
     def arguments(self, *more: object, output: Path | None = None) -> list[str]:
@@ -260,4 +262,6 @@ def model_workplace(
     shutil.copy(small_scene.database_path, folder / "database.db")
     (folder / "images").symlink_to(small_scene.path / "images")
     inputs = (folder / "sparse", folder / "database.db", folder / "images")
-    return ModelWorkplace(*inputs, folder / "refined", folder / "refined.db", run_main)
+    temporary = tmp_path / "tmp"
+    temporary.mkdir()
+    return ModelWorkplace(*inputs, folder / "refined", folder / "refined.db", temporary, run_main)
