@@ -40,17 +40,27 @@ def frontal_warps(
     derivatives, rays = projection_derivatives(reconstruction, observations, xyz)
     warps = np.full((len(reference), 2, 2), np.nan)
     known = reference >= 0
-    ray = rays[reference[known]]
+    origin = reference[known]
+    warps[known] = facing_warps(derivatives[known], derivatives[origin], rays[origin])
+    return warps
+
+
+def facing_warps(here: Array, there: Array, ray: Array) -> Array:
+    """(n, 2, 2) pixels of a view for a pixel of the reference view, by the plane across its ray.
+
+    Args:
+        here, there: (n, 2, 3) derivatives of the pixel by the point, in the view and in the reference view.
+        ray: (n, 3) unit rays of the reference view.
+    """
     # Two directions across the ray, the first also across the axis that the ray is least along.
     axis = np.eye(3)[np.abs(ray).argmin(axis=1)]
     first = np.cross(ray, axis)
     plane = np.stack([first, np.cross(ray, first)], axis=-1)
-    here, there = derivatives[known] @ plane, derivatives[reference[known]] @ plane
+    here, there = here @ plane, there @ plane
     with np.errstate(invalid="ignore", divide="ignore"):
         (a, b), (c, d) = there.transpose(1, 2, 0)
         inverse = np.array([[d, -b], [-c, a]]) / (a * d - b * c)
-    warps[known] = here @ inverse.transpose(2, 0, 1)
-    return warps
+    return np.asarray(here @ inverse.transpose(2, 0, 1))
 
 
 def projection_derivatives(
@@ -61,18 +71,24 @@ def projection_derivatives(
     derivatives, rays = np.full((n, 2, 3), np.nan), np.empty((n, 3))
     for image_id, members in observations.by_image.items():
         image = reconstruction.images[image_id]
-        camera, pose = image.camera, image.cam_from_world()
         points = xyz[observations.point_index[members]]
         ray = points - image.projection_center()
-        distance = np.linalg.norm(ray, axis=1, keepdims=True)
-        rays[members] = ray / distance
-        step = 1e-5 * distance
-        for axis in np.eye(3):
-            ahead, behind = (
-                camera.img_from_cam(np.asarray(pose * (points + sign * step * axis))) for sign in (1, -1)
-            )
-            difference = ahead - behind
-            if camera.is_spherical():  # over the seam
-                difference[:, 0] -= camera.width * np.round(difference[:, 0] / camera.width)
-            derivatives[members, :, int(axis.argmax())] = difference / (2 * step)
+        rays[members] = ray / np.linalg.norm(ray, axis=1, keepdims=True)
+        derivatives[members] = derivatives_by_point(image.camera, image.cam_from_world(), points)
     return derivatives, rays
+
+
+def derivatives_by_point(camera: pycolmap.Camera, cam_from_world: pycolmap.Rigid3d, points: Array) -> Array:
+    """(n, 2, 3) derivatives of the pixel by points (n, 3) of the world; NaN where these do not project."""
+    step = 1e-5 * np.linalg.norm(np.asarray(cam_from_world * points), axis=1, keepdims=True)
+    derivatives = np.empty((len(points), 2, 3))
+    for axis in np.eye(3):
+        ahead, behind = (
+            camera.img_from_cam(np.asarray(cam_from_world * (points + sign * step * axis)))
+            for sign in (1, -1)
+        )
+        difference = ahead - behind
+        if camera.is_spherical():  # over the seam
+            difference[:, 0] -= camera.width * np.round(difference[:, 0] / camera.width)
+        derivatives[:, :, int(axis.argmax())] = difference / (2 * step)
+    return derivatives

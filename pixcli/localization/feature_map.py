@@ -9,16 +9,22 @@ import numpy as np
 import numpy.typing as npt
 import pycolmap
 
+from pixcli.adjustment.featuremetric import strategy_interpolation
 from pixcli.adjustment.references import model_references, read_model_references, references_options
+from pixcli.adjustment.warps import derivatives_by_point, facing_warps
 from pixcli.errors import UserError
 from pixcli.features.extraction import Extraction
 from pixcli.features.patches import Extractor
 from pixcli.features.streaming import ImageFile
 from pixcli.io.references import References, write_references
 from pixcli.localization.pixels import Pixels, read_pixels
+from pixcli.localization.pose import Sensor
 from pixcli.options import DenseFeaturesOptions, InterpolationOptions
 from pixcli.options.localization import TargetReference
 from pixcli.progress import Progress
+
+Float64 = npt.NDArray[np.float64]
+Int64 = npt.NDArray[np.int64]
 
 NO_REFERENCES = "a localizer takes references, or the image_path of the model to make them from"
 
@@ -32,6 +38,36 @@ class FeatureMap:
     levels: Sequence[References]
     """Coarse to fine."""
     extractor: Extractor
+    interpolation: InterpolationOptions
+    """How the references were sampled, and queries are to be."""
+    model: pycolmap.Reconstruction
+
+    def warps(self, level: int, ids: Int64, sensor: Sensor, rig_from_world: pycolmap.Rigid3d) -> Float64:
+        """(n, 2, 2) samples around points (n,) in a query for a sample around their references.
+
+        By the plane through the point that faces the view of its reference; upright where that is not seen.
+        """
+        references = self.levels[level]
+        rows = references.rows_of(ids)
+        points = np.array([self.model.points3D[point].xyz for point in ids.tolist()]).reshape(-1, 3)
+        query = derivatives_by_point(sensor.camera, sensor.cam_from_rig * rig_from_world, points)
+        query *= self._map_scales(level, sensor.camera)[:, None]
+        warps = np.tile(np.eye(2), (len(ids), 1, 1))
+        for image_id in np.unique(references.image_ids[rows[rows >= 0]]).tolist():
+            members = np.flatnonzero((rows >= 0) & (references.image_ids[rows] == image_id))
+            image = self.model.images[image_id]
+            there = derivatives_by_point(image.camera, image.cam_from_world(), points[members])
+            there *= self._map_scales(level, image.camera)[:, None]
+            ray = points[members] - image.projection_center()
+            ray /= np.linalg.norm(ray, axis=1, keepdims=True)
+            found = facing_warps(query[members], there, ray)
+            usable = np.isfinite(found).all(axis=(1, 2))
+            warps[members[usable]] = found[usable]
+        return warps
+
+    def _map_scales(self, level: int, camera: pycolmap.Camera) -> Float64:
+        size = (camera.width, camera.height)
+        return self.extractor.map_scales(size, self.extractor.outputs[level])
 
     def image(self, pixels: Pixels, camera: pycolmap.Camera) -> npt.NDArray[np.float32]:
         """A query as the feature model takes it."""
@@ -60,6 +96,8 @@ def open_feature_map(
     Raises:
         UserError: the file is of another model or of other features, or lacks what target_reference takes.
     """
+    if target_reference == "full":
+        interpolation = strategy_interpolation("patch_warp", interpolation)
     Extraction([], [], features).check_distinct(interpolation)
     extractor = Extractor(features)
     keep_observations = target_reference in ("nearest", "all_observations")
@@ -72,7 +110,7 @@ def open_feature_map(
                 "--FeaturemetricBundleAdjustment.keep_observations 1, or set --Localization.target_reference "
                 "robust_mean"
             )
-        return FeatureMap("file", levels, extractor)
+        return FeatureMap("file", levels, extractor, interpolation, model)
     if image_path is None:
         raise UserError(NO_REFERENCES)
     images = [model.images[image_id] for image_id in sorted(model.reg_image_ids())]
@@ -91,4 +129,4 @@ def open_feature_map(
     )
     if references_path is not None:
         write_references(references_path, levels, references_options(features, interpolation))
-    return FeatureMap("images", levels, extractor)
+    return FeatureMap("images", levels, extractor, interpolation, model)

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import pycolmap
 
+from pixcli.adjustment.warps import derivatives_by_point
 from pixcli.localization.pose import RefinedIntrinsics, Sensor, project
 
 Float64 = npt.NDArray[np.float64]
@@ -15,7 +16,7 @@ Float64 = npt.NDArray[np.float64]
 Evaluate = Callable[[Float64], Float64]
 """(n, 6) cost at positions (n, 2) in an image, its gradient x y and its Hessian xx xy yy by the pixel."""
 
-_STEP = 1e-5  # of a point's distance, and of a parameter, that derivatives are taken over
+_STEP = 1e-5  # of a parameter, that derivatives are taken over
 _MIN_FACTOR, _MAX_FACTOR = 1e-9, 1e6  # of the damping
 
 
@@ -131,15 +132,7 @@ class _State:
         blocks, first = [], 6
         for sensor, part in zip(self.sensors, observed, strict=True):
             in_rig = np.asarray(self.rig_from_world * part.points).reshape(-1, 3)
-            pose = sensor.cam_from_rig
-            step = _STEP * np.linalg.norm(pose * in_rig, axis=1, keepdims=True)
-            by_rig = np.stack(
-                [
-                    _difference(sensor, in_rig + step * axis, in_rig - step * axis) / (2 * step)
-                    for axis in np.eye(3)
-                ],
-                axis=2,
-            )
+            by_rig = derivatives_by_point(sensor.camera, sensor.cam_from_rig, in_rig)
             block = np.zeros((len(in_rig), 2, total))
             # exp([w]) y is y + w x y: the derivative of b . (w x y) by w is y x b.
             block[:, :, :3] = np.cross(in_rig[:, None], by_rig)
@@ -180,7 +173,7 @@ def _equations(jacobian: Float64, costs: Float64) -> tuple[Float64, Float64]:
 def _covariance(h: Float64, gradients: Float64) -> Float64 | None:
     """From how the gradients of single points scatter: whatever the cost is, and however it is scaled."""
     count = len(gradients)
-    spare = count - h.shape[0] / 2  # two equations a point
+    spare = count - len(h) / 2  # two equations a point
     if spare <= 0:
         return None
     try:
@@ -189,16 +182,6 @@ def _covariance(h: Float64, gradients: Float64) -> Float64 | None:
         return None
     covariance = inverse @ (gradients.T @ gradients) @ inverse * (count / spare)
     return covariance if np.isfinite(covariance).all() else None
-
-
-def _difference(sensor: Sensor, ahead: Float64, behind: Float64) -> Float64:
-    """(n, 2) between the projections of points in the frame of the rig."""
-    rig = pycolmap.Rigid3d()
-    with np.errstate(invalid="ignore"):
-        difference = project(sensor, rig, ahead) - project(sensor, rig, behind)
-    if sensor.camera.is_spherical():  # over the seam
-        difference[:, 0] -= sensor.camera.width * np.round(difference[:, 0] / sensor.camera.width)
-    return np.asarray(difference)
 
 
 def _varied(sensor: Sensor, index: int) -> tuple[Sensor, Sensor, float]:

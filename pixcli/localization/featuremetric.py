@@ -7,7 +7,7 @@ with the references. Either is undone if the guard objects, or where it leaves t
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -29,7 +29,6 @@ from pixcli.localization.pose import RefinedIntrinsics, RefinedPose, Sensor, pro
 from pixcli.localization.result import Step
 from pixcli.options import (
     AbsolutePoseOptions,
-    InterpolationOptions,
     LocalizationOptions,
     QueryBundleAdjustmentOptions,
     QueryKeypointAdjustmentOptions,
@@ -47,7 +46,6 @@ class FeaturemetricOptions:
     localization: LocalizationOptions
     keypoints: QueryKeypointAdjustmentOptions
     bundle: QueryBundleAdjustmentOptions
-    interpolation: InterpolationOptions
     absolute_pose: AbsolutePoseOptions
     random_seed: int = 0
 
@@ -92,46 +90,64 @@ def refine_by_features(
         first.covariance,
         first.inliers,
         [view.matches.xy for view in views],
-        steps=(query.extraction,),
     )
-    deviation = query.certainty(found)
-    for name, apply, adjust in (
-        ("query keypoint adjustment", options.keypoints.apply, query.adjust_keypoints),
-        ("query bundle adjustment", options.bundle.apply, query.adjust_bundle),
-    ):
-        if not apply:
-            continue
-        start = time.perf_counter()
-        adjusted = adjust(found)
-        step = Step(name, time.perf_counter() - start)
-        if isinstance(adjusted, str):
-            reason = adjusted
-        else:
-            localization, pose, measurements = adjusted
-            step = replace(
-                step, measurements=measurements, cost_before=pose.cost_before, cost_after=pose.cost_after
-            )
-            reason = _objection(first, localization, pose, deviation)
-            if not reason:
-                found, deviation = replace(localization, steps=found.steps), pose.pixel_deviation
-        if reason:
-            undone = "; ".join(filter(None, (found.undone, f"{name} {reason}")))
-            found = replace(found, undone=undone)
-        found = replace(found, steps=(*found.steps, step))
-    return found
+    steps, undone = [query.extraction], []
+    # Features that place keypoints worse than the detector did would do the same to the pose. This is seen in
+    # the keypoints alone: they are adjusted even where only the pose is to be.
+    moved = _attempt("query keypoint adjustment", query.adjust_keypoints, query, found, first)
+    steps.append(moved.step)
+    if options.keypoints.apply:
+        found = moved.found
+        undone += [moved.objection] * bool(moved.objection)
+    if options.bundle.apply and moved.objection:
+        undone.append("query bundle adjustment was not tried, as its features mislead")
+    elif options.bundle.apply:
+        refined = _attempt("query bundle adjustment", query.adjust_bundle, query, found, first)
+        steps.append(refined.step)
+        found = refined.found
+        undone += [refined.objection] * bool(refined.objection)
+    return replace(found, undone="; ".join(undone), steps=tuple(steps))
 
 
-def _objection(
-    first: FirstPose, localization: FeatureLocalization, pose: CostedPose, deviation: float
-) -> str:
-    cameras = [sensor.camera for sensor in pose.sensors]
+_Adjusted = tuple[FeatureLocalization, CostedPose, int]
+"""What an adjustment found, with its cost, and the measurements that it rests on."""
+
+
+@dataclass(frozen=True)
+class _Attempt:
+    found: FeatureLocalization
+    """What it found, or what was there before if there is an objection."""
+    step: Step
+    objection: str
+
+
+def _attempt(
+    name: str,
+    adjust: Callable[[FeatureLocalization], _Adjusted | str],
+    query: "_Query",
+    before: FeatureLocalization,
+    first: FirstPose,
+) -> _Attempt:
+    deviation = query.certainty(before)
+    start = time.perf_counter()
+    adjusted = adjust(before)
+    step = Step(name, time.perf_counter() - start)
+    if isinstance(adjusted, str):
+        return _Attempt(before, step, f"{name} {adjusted}")
+    found, pose, measurements = adjusted
+    step = replace(step, measurements=measurements, cost_before=pose.cost_before, cost_after=pose.cost_after)
     refined = RefinedPose(
-        pose.rig_from_world, cameras, pose.covariance, [], pose.cost_before, pose.cost_after
+        pose.rig_from_world,
+        [sensor.camera for sensor in pose.sensors],
+        pose.covariance,
+        [],
+        pose.cost_before,
+        pose.cost_after,
     )
-    reason = objection(first, refined, sum(int(mask.sum()) for mask in localization.inliers))
+    reason = objection(first, refined, sum(int(mask.sum()) for mask in found.inliers))
     if not reason and not pose.pixel_deviation <= deviation:
-        return f"left projections uncertain by {pose.pixel_deviation:.3f}, not {deviation:.3f} pixels"
-    return reason
+        reason = f"left projections uncertain by {pose.pixel_deviation:.3f}, not {deviation:.3f} pixels"
+    return _Attempt(before if reason else found, step, f"{name} {reason}" if reason else "")
 
 
 class _Query:
@@ -141,7 +157,7 @@ class _Query:
         self, known: FeatureMap, views: Sequence[FeatureView], options: FeaturemetricOptions
     ) -> None:
         start = time.perf_counter()
-        self._views, self._options = views, options
+        self._known, self._views, self._options = known, views, options
         self._targets = [
             find_targets(
                 view.matches,
@@ -149,7 +165,7 @@ class _Query:
                 view.image,
                 known.levels,
                 known.extractor,
-                options.interpolation,
+                known.interpolation,
                 options.localization.target_reference,
             )
             for view in views
@@ -162,15 +178,13 @@ class _Query:
         pose = self._pose_of_keypoints(found, 0)
         return np.inf if pose is None else pose.pixel_deviation
 
-    def adjust_keypoints(
-        self, found: FeatureLocalization
-    ) -> tuple[FeatureLocalization, CostedPose, int] | str:
+    def adjust_keypoints(self, found: FeatureLocalization) -> _Adjusted | str:
         """The pose that moved keypoints agree on."""
         options = self._options
         moved, costs, weights = [], [], []
         for view, targets in zip(self._views, self._targets, strict=True):
             xy, was_moved, *cost = align_keypoints(
-                view.matches.xy, targets, options.keypoints, options.interpolation
+                view.matches.xy, targets, options.keypoints, self._known.interpolation
             )
             moved.append(xy)
             costs.append(cost)
@@ -195,7 +209,7 @@ class _Query:
         certain = replace(certain, cost_before=float(before), cost_after=float(after))
         return replace(adjusted, covariance=certain.covariance), certain, sum(weights)
 
-    def adjust_bundle(self, found: FeatureLocalization) -> tuple[FeatureLocalization, CostedPose, int] | str:
+    def adjust_bundle(self, found: FeatureLocalization) -> _Adjusted | str:
         """The pose at whose projections the features agree with the references."""
         options = self._options.bundle
         intrinsics = RefinedIntrinsics(
@@ -207,10 +221,13 @@ class _Query:
         pose, sensors = found.rig_from_world, list(found.sensors)
         result, before = None, float("nan")
         for level in range(len(self._targets[0])):
-            observed = [
-                Observed(view.matches.points[rows], self._evaluation(targets[level].of(rows)))
-                for view, targets, rows in zip(self._views, self._targets, chosen, strict=True)
-            ]
+            observed = []
+            for k, (view, rows) in enumerate(zip(self._views, chosen, strict=True)):
+                targets = self._targets[k][level].of(rows)
+                if self._options.localization.target_reference == "full":
+                    warps = self._known.warps(level, view.ids[rows], sensors[k], pose)
+                    targets = replace(targets, warps=warps)
+                observed.append(Observed(view.matches.points[rows], self._evaluation(targets)))
             result = refine_costed_pose(
                 pose, sensors, observed, intrinsics, options.max_iterations, options.function_tolerance
             )
@@ -233,7 +250,9 @@ class _Query:
         options = self._options
 
         def evaluate(xy: Float64) -> Float64:
-            return targets.evaluate(xy, options.interpolation, options.bundle.loss, options.bundle.loss_scale)
+            return targets.evaluate(
+                xy, self._known.interpolation, options.bundle.loss, options.bundle.loss_scale
+            )
 
         return evaluate
 

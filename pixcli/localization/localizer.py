@@ -106,7 +106,6 @@ class QueryLocalizer:
                 self.options,
                 keypoint_adjustment or QueryKeypointAdjustmentOptions(),
                 bundle_adjustment or QueryBundleAdjustmentOptions(),
-                interpolation or InterpolationOptions(),
                 self._absolute_pose,
                 random_seed,
             )
@@ -115,7 +114,7 @@ class QueryLocalizer:
                 references,
                 image_path,
                 features,
-                self._featuremetric.interpolation,
+                interpolation or InterpolationOptions(),
                 self.options.target_reference,
                 progress,
             )
