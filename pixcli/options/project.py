@@ -14,6 +14,10 @@ class PathOptions(OptionGroup):
 
     database_path: str = option("", "COLMAP database with keypoints and verified matches.")
     input_path: str = option("", "Folder of a COLMAP model.")
+    reference_path: str = option("", "Folder of a COLMAP model with the cameras and poses to keep.")
+    features_path: str = option("", "HDF5 file of hloc with the keypoints of every image.")
+    matches_path: str = option("", "HDF5 file of hloc with the matches of image pairs.")
+    pairs_path: str = option("", "Text file with two image names a line: only these pairs are used.")
     image_path: str = option("", "Folder that the image names of the database are relative to.")
     image_list_path: str = option("", "Text file with one image name a line: only these images are used.")
     constant_image_list_path: str = option("", "Text file with one image name a line: these stay.")
