@@ -1,4 +1,4 @@
-"""hloc's features and matches, into a COLMAP database."""
+"""hloc's features and matches: into a COLMAP database, and refined."""
 
 import tempfile
 from collections.abc import Iterable, Sequence
@@ -8,11 +8,21 @@ import numpy as np
 import numpy.typing as npt
 import pycolmap
 
+from pixcli.alignment.refine import Refinement, refine_keypoints
 from pixcli.errors import UserError, did_you_mean
-from pixcli.io.hloc import FeatureFile, MatchFile, read_pairs, write_pairs
-from pixcli.options import ChainOptions
+from pixcli.io.database import read_match_graph
+from pixcli.io.files import check_writable
+from pixcli.io.hloc import FeatureFile, MatchFile, read_pairs, write_pairs, write_refined_features
+from pixcli.options import (
+    ChainOptions,
+    DenseFeaturesOptions,
+    InterpolationOptions,
+    KeypointAdjustmentOptions,
+)
 from pixcli.options.colmap import applied
+from pixcli.progress import Progress
 from pixcli.reconstruction.colmap import verify_matches
+from pixcli.reconstruction.images import find_images
 
 
 def import_features(
@@ -67,6 +77,69 @@ def import_features(
             write_pairs(listed, pairs)
             counts = verify_matches(database_path, listed, options.two_view_geometry, seed)
     return {"images": len(used), "keypoints": sum(map(len, keypoints.values())), **counts}
+
+
+def refine_features(
+    features_path: Path,
+    matches_path: Path,
+    pairs_path: Path | None,
+    image_path: Path,
+    output_path: Path | None,
+    features: DenseFeaturesOptions,
+    interpolation: InterpolationOptions,
+    adjustment: KeypointAdjustmentOptions,
+    *,
+    image_list_path: Path | None = None,
+    constant_image_list_path: Path | None = None,
+    covariance_path: Path | None = None,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> Refinement:
+    """Move the matched keypoints of hloc's features until what surrounds them agrees between images.
+
+    The matches are verified first, under cameras that are guessed as COLMAP does.
+
+    Args:
+        pairs_path: only these pairs count; None: all that have matches.
+        output_path: a file of features with the new positions and all else of the given one; None refines
+            that in place.
+
+    For the other arguments and errors see `refine_keypoints`.
+    """
+    progress = progress or Progress()
+    if output_path is not None and output_path.exists():
+        raise UserError(f"{output_path} exists already: remove it, or give another --output_path")
+    target = output_path or features_path
+    check_writable(target)
+    with tempfile.TemporaryDirectory(prefix="pixcli-") as folder:
+        raw, refined = Path(folder) / "raw.db", Path(folder) / "refined.db"
+        pycolmap.Database.open(raw).close()
+        with progress.phase("import"):
+            names = find_images(image_path)
+            import_features(
+                raw, image_path, names, features_path, matches_path, pairs_path, ChainOptions(), seed
+            )
+        refinement = refine_keypoints(
+            raw,
+            image_path,
+            refined,
+            features,
+            interpolation,
+            adjustment,
+            image_list_path=image_list_path,
+            constant_image_list_path=constant_image_list_path,
+            covariance_path=covariance_path,
+            seed=seed,
+            progress=progress,
+        )
+        before, after = (read_match_graph(path, "raw") for path in (raw, refined))
+    moved = {
+        image.name: new[:, :2].astype(np.float64)
+        for image, old, new in zip(before.images, before.keypoints, after.keypoints, strict=True)
+        if (old != new).any()
+    }
+    write_refined_features(features_path, target, moved)
+    return refinement
 
 
 def one_to_one(
