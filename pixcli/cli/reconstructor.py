@@ -82,11 +82,11 @@ def print_result(result: Reconstructed) -> None:
         ("observations", "", "", mapped["observations"], final["observations"]),
         ("track length, mean", "", "", f"{mapped['track_length']:.2f}", f"{final['track_length']:.2f}"),
         (
-            "reprojection error, mean (pixels)",
+            "reprojection error of points, median (pixels)",
             "",
             "",
-            f"{mapped['reprojection_error']:.4f}",
-            f"{final['reprojection_error']:.4f}",
+            _number(mapped["reprojection_error"]),
+            _number(final["reprojection_error"]),
         ),
     ]
     print_table("From raw to final", ["", "raw", "keypoints refined", "mapped", "model refined"], rows)

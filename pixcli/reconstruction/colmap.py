@@ -10,11 +10,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pycolmap
 
 from pixcli.errors import UserError
+from pixcli.io.hloc import write_pairs
 from pixcli.options.colmap import TwoViewGeometryOptions, applied
 from pixcli.options.reconstruction import ChainOptions
+from pixcli.reconstruction.reference import read_reference
 
 
 def extract_features(
@@ -66,12 +69,18 @@ def match_images(database_path: Path, options: ChainOptions, seed: int) -> dict[
     return match_counts(database_path)
 
 
-def verify_matches(
-    database_path: Path, pairs_path: Path, options: TwoViewGeometryOptions, seed: int
-) -> dict[str, int]:
-    """Verifies the raw matches of the pairs in a file of two names a line."""
-    pycolmap.set_random_seed(seed)
-    pycolmap.verify_matches(database_path, pairs_path, _verification(options, seed))
+def verify_matches(database_path: Path, options: TwoViewGeometryOptions, seed: int) -> dict[str, int]:
+    """Verifies all raw matches of a database."""
+    with pycolmap.Database.open(database_path) as database:
+        names = {image.image_id: image.name for image in database.read_all_images()}
+        pairs = [
+            pycolmap.pair_id_to_image_pair(pair_id) for pair_id in sorted(database.read_num_matches()[0])
+        ]
+    with tempfile.TemporaryDirectory(prefix="pixcli-") as folder:
+        listed = Path(folder) / "pairs.txt"
+        write_pairs(listed, [(names[a], names[b]) for a, b in pairs])
+        pycolmap.set_random_seed(seed)
+        pycolmap.verify_matches(database_path, listed, _verification(options, seed))
     return match_counts(database_path)
 
 
@@ -135,7 +144,7 @@ def map_images(
 
 
 def triangulate(
-    reference: pycolmap.Reconstruction,
+    reference_path: Path,
     database_path: Path,
     image_path: Path,
     output_path: Path,
@@ -150,6 +159,7 @@ def triangulate(
     mapper = applied(options.mapper, pycolmap.IncrementalPipelineOptions())
     mapper.random_seed = mapper.mapper.random_seed = mapper.triangulation.random_seed = seed
     mapper.mapper.num_threads = mapper.num_threads
+    reference = read_reference(reference_path)
     with tempfile.TemporaryDirectory(prefix=".pixcli-", dir=output_path.parent) as temporary:
         work, made = Path(temporary) / "work", Path(temporary) / "models"
         work.mkdir()
@@ -171,12 +181,13 @@ def triangulate(
 def model_figures(model: pycolmap.Reconstruction) -> dict[str, Any]:
     """What a table says of a model."""
     model.update_point_3d_errors()
+    errors = [point.error for point in model.points3D.values() if point.error >= 0]
     return {
         "registered": int(model.num_reg_images()),
         "points": int(model.num_points3D()),
         "observations": int(model.compute_num_observations()),
         "track_length": float(model.compute_mean_track_length()),
-        "reprojection_error": float(model.compute_mean_reprojection_error()),
+        "reprojection_error": float(np.median(errors)) if errors else None,
     }
 
 

@@ -12,7 +12,7 @@ from pixcli.alignment.refine import Refinement, refine_keypoints
 from pixcli.errors import UserError, did_you_mean
 from pixcli.io.database import read_match_graph
 from pixcli.io.files import check_writable
-from pixcli.io.hloc import FeatureFile, MatchFile, read_pairs, write_pairs, write_refined_features
+from pixcli.io.hloc import FeatureFile, MatchFile, read_pairs, write_refined_features
 from pixcli.options import (
     ChainOptions,
     DenseFeaturesOptions,
@@ -34,7 +34,6 @@ def import_features(
     pairs_path: Path | None,
     options: ChainOptions,
     seed: int,
-    *,
     has_images: bool = False,
 ) -> dict[str, int]:
     """Keypoints and matches of hloc's files, into a new database, and verified.
@@ -72,10 +71,7 @@ def import_features(
                         f"{sizes[1]}: match again with these features"
                     )
                 database.write_matches(*(ids[name] for name in pair), one_to_one(rows, scores))
-        with tempfile.TemporaryDirectory(prefix="pixcli-") as folder:
-            listed = Path(folder) / "pairs.txt"
-            write_pairs(listed, pairs)
-            counts = verify_matches(database_path, listed, options.two_view_geometry, seed)
+    counts = verify_matches(database_path, options.two_view_geometry, seed)
     return {"images": len(used), "keypoints": sum(map(len, keypoints.values())), **counts}
 
 

@@ -31,6 +31,7 @@ from pixcli.progress import Progress
 from pixcli.reconstruction import colmap
 from pixcli.reconstruction.hloc import import_features
 from pixcli.reconstruction.images import find_images, readable_images
+from pixcli.reconstruction.isolation import isolated
 from pixcli.reconstruction.reference import (
     copy_features,
     read_reference,
@@ -176,6 +177,11 @@ class _Chain:
         self.done += [name] if new else []
         self.before = {name: digest(inputs)}
 
+    def colmap(self, what: str, function: Callable[..., dict[str, Any]], *arguments: Any) -> dict[str, Any]:
+        """Figures of a call of COLMAP, and its peak memory."""
+        figures, memory = isolated(what, self.folder, function, *arguments)
+        return {**figures, "peak_memory_mb": memory}
+
     def phases(self) -> Progress:
         """For the phases of one step: those of others may be called the same."""
         return type(self.progress)()
@@ -192,7 +198,7 @@ def _run(source: Source, folder: Path, options: ChainOptions, seed: int, progres
     chain = _Chain(source, folder, options, seed, progress, steps)
     _make_database(chain, names, reference)
     database = _refine_keypoints(chain)
-    _map(chain, database, reference)
+    _map(chain, database)
     _adjust(chain)
     report = _report(chain, database)
     return Reconstructed(folder / "model", folder / "sparse", database, report, chain.done)
@@ -231,13 +237,21 @@ def _make_database(chain: _Chain, names: list[str], reference: pycolmap.Reconstr
         with chain.progress.phase("check images", len(names)) as update:
             readable = readable_images(source.image_path, names, skip, update)
         with chain.progress.phase("extract"):
-            return colmap.extract_features(database, source.image_path, readable, options, chain.seed)
+            return chain.colmap(
+                "extracting features",
+                colmap.extract_features,
+                database,
+                source.image_path,
+                readable,
+                options,
+                chain.seed,
+            )
 
     def match(resume: bool) -> Mapping[str, Any]:
         if not resume:
             colmap.clear_matches(database)
         with chain.progress.phase("match"):
-            return _checked(colmap.match_images(database, options, chain.seed))
+            return _checked(chain.colmap("matching", colmap.match_images, database, options, chain.seed))
 
     def complete_database(resume: bool) -> Mapping[str, Any]:
         if not resume or not database.is_file():
@@ -256,18 +270,34 @@ def _make_database(chain: _Chain, names: list[str], reference: pycolmap.Reconstr
         figures: dict[str, Any] = {}
         if not has_keypoints:
             with chain.progress.phase("extract"):
-                figures = colmap.extract_features(database, source.image_path, stored, options, chain.seed)
-        if colmap.match_counts(database)["verified_pairs"] == 0 or resume:
+                figures = chain.colmap(
+                    "extracting features",
+                    colmap.extract_features,
+                    database,
+                    source.image_path,
+                    stored,
+                    options,
+                    chain.seed,
+                )
+        counts = colmap.match_counts(database)
+        if counts["matches"] and not counts["verified_pairs"]:
+            with chain.progress.phase("verify"):
+                counts = chain.colmap(
+                    "verifying", colmap.verify_matches, database, options.two_view_geometry, chain.seed
+                )
+        elif not counts["verified_pairs"] or resume:
             with chain.progress.phase("match"):
-                colmap.match_images(database, options, chain.seed)
-        return {**figures, **_checked(colmap.match_counts(database))}
+                counts = chain.colmap("matching", colmap.match_images, database, options, chain.seed)
+        return {**figures, **_checked(counts)}
 
     def from_hloc(resume: bool) -> Mapping[str, Any]:
         assert source.features_path is not None
         assert source.matches_path is not None
         new_database()
         with chain.progress.phase("import"):
-            figures = import_features(
+            figures = chain.colmap(
+                "importing features",
+                import_features,
                 database,
                 source.image_path,
                 names,
@@ -276,7 +306,7 @@ def _make_database(chain: _Chain, names: list[str], reference: pycolmap.Reconstr
                 source.pairs_path,
                 options,
                 chain.seed,
-                has_images=reference is not None,
+                reference is not None,
             )
         return _checked(figures)
 
@@ -319,20 +349,20 @@ def _refine_keypoints(chain: _Chain) -> Path:
     return refined
 
 
-def _map(chain: _Chain, database: Path, reference: pycolmap.Reconstruction | None) -> None:
+def _map(chain: _Chain, database: Path) -> None:
     options, sparse = chain.options, chain.folder / "sparse"
     images = chain.source.image_path
 
     def map_images(resume: bool) -> Mapping[str, Any]:
         with chain.progress.phase("map"):
-            return colmap.map_images(database, images, sparse, options, chain.seed)
+            return chain.colmap("mapping", colmap.map_images, database, images, sparse, options, chain.seed)
 
     def triangulate_points(resume: bool) -> Mapping[str, Any]:
-        assert reference is not None
+        given = (chain.source.reference_path, database, images, sparse, options, chain.seed)
         with chain.progress.phase("triangulate"):
-            return colmap.triangulate(reference, database, images, sparse, options, chain.seed)
+            return chain.colmap("triangulating", colmap.triangulate, *given)
 
-    if reference is not None:
+    if chain.source.reference_path is not None:
         chain.step("triangulation", [options.mapper], [sparse], triangulate_points)
         return
     mapper = options.reconstruction.mapper

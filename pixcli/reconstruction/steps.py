@@ -97,7 +97,8 @@ class Steps:
         self._write()
         start = time.perf_counter()
         figures = dict(plain(work(resume)))
-        figures |= {"seconds": time.perf_counter() - start, "peak_memory_mb": peak_memory_mb()}
+        memory = max(peak_memory_mb(), figures.get("peak_memory_mb", 0.0))
+        figures |= {"seconds": time.perf_counter() - start, "peak_memory_mb": memory}
         self._steps[name] = {"inputs": inputs, "done": True, "figures": figures}
         self._write()
         return figures, True
