@@ -146,10 +146,10 @@ def one_to_one(
     Semi-dense matchers match several keypoints of an image with one of another, which would join them into a
     track that no point can have.
     """
-    order = np.argsort(-scores, kind="stable") if scores is not None else np.arange(len(matches))
-    kept = order[np.unique(matches[order, 1], return_index=True)[1]]
-    kept = np.sort(kept)
-    return np.ascontiguousarray(matches[kept], np.uint32)
+    kept = np.argsort(-scores, kind="stable") if scores is not None else np.arange(len(matches))
+    for column in (1, 0):
+        kept = kept[np.sort(np.unique(matches[kept, column], return_index=True)[1])]
+    return np.ascontiguousarray(matches[np.sort(kept)], np.uint32)
 
 
 def _pairs(

@@ -134,6 +134,7 @@ def test_of_many_matches_with_one_keypoint_the_best_is_kept() -> None:
     matches = np.array([[0, 5], [1, 5], [2, 6], [3, 5]])
     assert one_to_one(matches, np.array([0.1, 0.9, 0.2, 0.9], np.float32)).tolist() == [[1, 5], [2, 6]]
     assert one_to_one(matches, None).tolist() == [[0, 5], [2, 6]]
+    assert one_to_one(matches[:, ::-1], None).tolist() == [[5, 0], [6, 2]]
 
 
 def test_semi_dense_matches_do_not_break_tracks(run: Run, first_run, files, tmp_path) -> None:
