@@ -24,9 +24,6 @@ class PathOptions(OptionGroup):
     queries_path: str = option(
         "", "hloc's list of queries: name, camera model, width, height, parameters on each line."
     )
-    features_path: str = option("", "hloc's keypoints of the queries (HDF5).")
-    matches_path: str = option("", "hloc's matches of the queries with images of the model (HDF5).")
-    pairs_path: str = option("", "hloc's pairs: a query and an image of the model on each line.")
     constant_camera_list_path: str = option("", "Text file with one camera id a line: these stay.")
     constant_rig_list_path: str = option(
         "", "Text file with one rig id a line: where the sensors are in these stays."
