@@ -7,6 +7,8 @@ from pixcli.options.bundle_adjustment import (
     BundleAdjustmentCeresOptions,
     BundleAdjustmentOptions,
     FeaturemetricBundleAdjustmentOptions,
+    PosePriorOptions,
+    TrackOptions,
 )
 from pixcli.options.colmap import (
     ExhaustiveMatchingOptions,
@@ -78,6 +80,8 @@ class ChainOptions:
     bundle_adjustment_ceres: BundleAdjustmentCeresOptions = field(
         default_factory=BundleAdjustmentCeresOptions
     )
+    tracks: TrackOptions = field(default_factory=TrackOptions)
+    pose_priors: PosePriorOptions = field(default_factory=PosePriorOptions)
     dense_features: DenseFeaturesOptions = field(default_factory=DenseFeaturesOptions)
     interpolation: InterpolationOptions = field(default_factory=InterpolationOptions)
 

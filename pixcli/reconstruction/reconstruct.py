@@ -199,7 +199,7 @@ def _run(source: Source, folder: Path, options: ChainOptions, seed: int, progres
     _make_database(chain, names, reference)
     database = _refine_keypoints(chain)
     _map(chain, database)
-    _adjust(chain)
+    _adjust(chain, database)
     report = _report(chain, database)
     return Reconstructed(folder / "model", folder / "sparse", database, report, chain.done)
 
@@ -373,7 +373,7 @@ def _map(chain: _Chain, database: Path) -> None:
         log.warning("%d models, with %s images: the first is refined", len(sizes), ", ".join(map(str, sizes)))
 
 
-def _adjust(chain: _Chain) -> None:
+def _adjust(chain: _Chain, database: Path) -> None:
     options, model = chain.options, chain.folder / "model"
 
     def adjust(resume: bool) -> Mapping[str, Any]:
@@ -386,6 +386,9 @@ def _adjust(chain: _Chain) -> None:
             options.interpolation,
             options.bundle_adjustment,
             options.bundle_adjustment_ceres,
+            tracks=options.tracks,
+            pose_priors=options.pose_priors,
+            database_path=database,
             progress=chain.phases(),
         )
         return {**adjustment.contents(), **colmap.model_figures(pycolmap.Reconstruction(model))}
@@ -402,6 +405,8 @@ def _adjust(chain: _Chain) -> None:
             options.featuremetric_bundle_adjustment,
             options.bundle_adjustment,
             options.bundle_adjustment_ceres,
+            options.tracks,
+            options.pose_priors,
             options.dense_features,
             options.interpolation,
         )
