@@ -48,14 +48,14 @@ _WORST_RESIDUAL = 4.0  # pixels; features may move points off their keypoints, b
 
 
 def refine_model(
-    input_path: Path,
-    output_path: Path,
-    image_path: Path,
-    features: DenseFeaturesOptions,
-    options: FeaturemetricBundleAdjustmentOptions,
-    interpolation: InterpolationOptions,
-    adjustment: BundleAdjustmentOptions,
-    ceres: BundleAdjustmentCeresOptions,
+    input_path: Path | str,
+    output_path: Path | str,
+    image_path: Path | str,
+    features: DenseFeaturesOptions = DenseFeaturesOptions(),
+    options: FeaturemetricBundleAdjustmentOptions = FeaturemetricBundleAdjustmentOptions(),
+    interpolation: InterpolationOptions = InterpolationOptions(),
+    adjustment: BundleAdjustmentOptions = BundleAdjustmentOptions(),
+    ceres: BundleAdjustmentCeresOptions = BundleAdjustmentCeresOptions(),
     *,
     tracks: TrackOptions | None = None,
     pose_priors: PosePriorOptions | None = None,
@@ -90,6 +90,7 @@ def refine_model(
     """
     progress = progress or Progress()
     pose_priors = pose_priors or PosePriorOptions()
+    input_path, output_path, image_path = Path(input_path), Path(output_path), Path(image_path)
     check_model_output(input_path, output_path, options.overwrite)
     check_database_options(options, pose_priors, database_path, output_database_path)
     with progress.phase("read"):
