@@ -1,5 +1,5 @@
-"""What featuremetric_bundle_adjuster says of its results: images that got worse, residual fields and, where the
-truth is exact, errors against their covariances; on synthetic_court and real photos (sacre_coeur).
+"""What featuremetric_bundle_adjuster says of its results: images that got worse, residual fields, and
+where truth is exact, errors against their covariances; on synthetic_court and real photos (sacre_coeur).
 
 The data sets lie in the folder PIXCLI_DATA; PIXCLI_TOOLS names the folder of evaluators.
 """

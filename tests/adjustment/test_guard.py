@@ -173,7 +173,7 @@ def test_points_are_fitted_at_least_as_well_as_by_a_solver(feature_scene, scale)
 
 def test_errors_are_taken_across_the_seam_of_spherical_images(feature_scene):
     scene = feature_scene("EQUIRECTANGULAR", [1024, 768])
-    observations = replace(scene.observations, xy=scene.projected + [1024 - 0.5, 0.25])
+    observations = replace(scene.observations, xy=scene.projected + np.array([1024 - 0.5, 0.25]))
     errors = reprojection_errors(scene.truth, observations)
     np.testing.assert_allclose(errors, np.broadcast_to([0.5, -0.25], errors.shape), atol=1e-6)
     points = points_of(scene.truth, observations)
