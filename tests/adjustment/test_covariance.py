@@ -92,7 +92,7 @@ def test_errors_are_as_large_as_predicted(options, cameras_per_rig):
                 intrinsics.append(normalised(error, covariance.cameras[camera_id][np.ix_(free, free)]))
     assert 0.8 < np.mean(poses) < 1.3
     assert 0.85 < np.mean(points) < 1.25
-    assert np.mean(deviations) == pytest.approx(NOISE, rel=0.1)
+    assert 0.95 < np.mean(deviations) / NOISE < 1.2  # a robust loss costs some precision
     if options is not FIXED:
         assert 0.5 < np.mean(intrinsics) < 1.7
 

@@ -95,7 +95,9 @@ def test_latitudes_become_metres(scene) -> None:
     align_to_priors(model, priors)
     assert priors.distance(model) < 1e-3
     ids = sorted(priors.positions)
-    distances = [np.linalg.norm(priors.positions[a] - priors.positions[b]) for a, b in pairwise(ids)]
+    distances = [
+        np.linalg.norm(priors.positions[a] - priors.positions[b]) for a, b in pairwise(ids)
+    ]
     assert max(distances) > 1  # metres, not degrees
 
 
