@@ -151,7 +151,8 @@ def align_surfaces(
     if len(supports) == 1:
         return fit, best
     longer = surfaces.image_size[surfaces.image[surfaces.reference]].max(1)[surfaces.point]
-    rest = fit.accepted[surfaces.point] & (best.score > _extent_deviation(widest, longer, limits))
+    rest = fit.accepted[surfaces.point] & (best.status != Status.OUT_OF_IMAGE)
+    rest &= best.score > _extent_deviation(widest, longer, limits)
     wide = measure_surfaces(surfaces.pairs(rest), fit.planes, [widest], limits, images, features, progress)
     better = wide.score < best.score[rest]
     rows = np.flatnonzero(rest)[better]
