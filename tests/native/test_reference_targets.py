@@ -116,5 +116,5 @@ def test_shapes_are_checked(problem):
         (centre, level, ptr, reference + 1, references),
         (centre, level, ptr, reference, references[:, 1:].copy()),
     ):
-        with pytest.raises(ValueError, match="must|expected|range"):
+        with pytest.raises(ValueError, match=r"must|expected|range"):
             _core.evaluate_targets(*broken, **OPTIONS)
