@@ -1,3 +1,44 @@
-"""Sub-pixel refinement of COLMAP keypoints, models and localizations by aligning features across views."""
+"""Sub-pixel refinement of COLMAP keypoints, models and localizations by aligning features across views.
+
+The functions behind the commands, imported when they are first used:
+
+    pixcli.reconstruct            images to a refined model           pixcli reconstructor
+    pixcli.triangulate            images and poses to refined points  pixcli triangulator
+    pixcli.refine_keypoints       a database                          pixcli feature_refiner
+    pixcli.refine_reconstruction  a model                             pixcli featuremetric_bundle_adjuster
+    pixcli.QueryLocalizer         a query and a model                 pixcli localize
+
+Options are the dataclasses of pixcli.options; a mistake in the input raises pixcli.errors.UserError.
+"""
+
+import importlib
+from typing import TYPE_CHECKING
 
 __version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from pixcli.adjustment.adjust import refine_model as refine_reconstruction
+    from pixcli.alignment.refine import refine_keypoints
+    from pixcli.localization.localizer import QueryLocalizer
+    from pixcli.reconstruction.reconstruct import reconstruct, triangulate
+
+__all__ = ["QueryLocalizer", "reconstruct", "refine_keypoints", "refine_reconstruction", "triangulate"]
+
+_WHERE = {
+    "QueryLocalizer": ("pixcli.localization.localizer", "QueryLocalizer"),
+    "reconstruct": ("pixcli.reconstruction.reconstruct", "reconstruct"),
+    "refine_keypoints": ("pixcli.alignment.refine", "refine_keypoints"),
+    "refine_reconstruction": ("pixcli.adjustment.adjust", "refine_model"),
+    "triangulate": ("pixcli.reconstruction.reconstruct", "triangulate"),
+}
+
+
+def __getattr__(name: str) -> object:
+    if name not in _WHERE:
+        raise AttributeError(f"module 'pixcli' has no attribute '{name}'")
+    module, attribute = _WHERE[name]
+    return getattr(importlib.import_module(module), attribute)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

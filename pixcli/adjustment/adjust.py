@@ -17,11 +17,12 @@ from pixcli.adjustment.geometric import FIRST_SCALES, adjust_geometrically, scal
 from pixcli.adjustment.guard import guard_reprojections
 from pixcli.adjustment.inputs import read_inputs, set_aside
 from pixcli.adjustment.model_database import check_database_options, write_database
-from pixcli.adjustment.observations import Observations, read_observations, reprojections
+from pixcli.adjustment.observations import Observations, read_observations, reprojection_errors
 from pixcli.adjustment.problem import Constants
 from pixcli.adjustment.references import model_references, read_model_references, references_options
 from pixcli.adjustment.residual_field import residual_fields
 from pixcli.adjustment.result import Adjustment
+from pixcli.adjustment.surface_references import make_surface_references
 from pixcli.adjustment.surface_rounds import SurfaceAdjustment, adjust_by_surfaces
 from pixcli.adjustment.tracks import TrackRevision, revise_tracks
 from pixcli.errors import UserError
@@ -47,14 +48,14 @@ _WORST_RESIDUAL = 4.0  # pixels; features may move points off their keypoints, b
 
 
 def refine_model(
-    input_path: Path,
-    output_path: Path,
-    image_path: Path,
-    features: DenseFeaturesOptions,
-    options: FeaturemetricBundleAdjustmentOptions,
-    interpolation: InterpolationOptions,
-    adjustment: BundleAdjustmentOptions,
-    ceres: BundleAdjustmentCeresOptions,
+    input_path: Path | str,
+    output_path: Path | str,
+    image_path: Path | str,
+    features: DenseFeaturesOptions = DenseFeaturesOptions(),
+    options: FeaturemetricBundleAdjustmentOptions = FeaturemetricBundleAdjustmentOptions(),
+    interpolation: InterpolationOptions = InterpolationOptions(),
+    adjustment: BundleAdjustmentOptions = BundleAdjustmentOptions(),
+    ceres: BundleAdjustmentCeresOptions = BundleAdjustmentCeresOptions(),
     *,
     tracks: TrackOptions | None = None,
     pose_priors: PosePriorOptions | None = None,
@@ -82,13 +83,14 @@ def refine_model(
         normals_path: gets the points with their normals (PLY); surface strategy only.
         covariance_path: gets the covariances of poses, points and cameras (HDF5).
         references_path: the references of the points, by strategies that have them; if there is no such file,
-            it gets those of the refined model.
+            it gets those of the refined model. Those of the surface strategy are for localization.
 
     Raises:
         UserError: something about the input cannot be used; nothing has been written.
     """
     progress = progress or Progress()
     pose_priors = pose_priors or PosePriorOptions()
+    input_path, output_path, image_path = Path(input_path), Path(output_path), Path(image_path)
     check_model_output(input_path, output_path, options.overwrite)
     check_database_options(options, pose_priors, database_path, output_database_path)
     with progress.phase("read"):
@@ -114,7 +116,8 @@ def refine_model(
     interpolation = strategy_interpolation(options.strategy, interpolation)
     references = None
     if references_path is not None:
-        Extraction([], [], features).check_distinct(interpolation)
+        if options.strategy != "surface":
+            Extraction([], [], features).check_distinct(interpolation)
         if references_path.exists():
             references = _read_references(references_path, model, features, interpolation, options.strategy)
     parts: list[SurfaceAdjustment | FeatureAdjustment | None] = []
@@ -159,13 +162,16 @@ def refine_model(
     else:
         held = replace(constants, images=constants.images.union(missing))
         with progress.phase("guard"):
-            costs = guard_reprojections(before, model, judged, accepted, held)
+            costs = guard_reprojections(before, model, judged, accepted, held, adjustment.refine_points3D)
     covariance = None
     if covariance_path is not None:
         with progress.phase("covariance"):
             covariance = _covariance(model, judged, accepted, part, options, adjustment, constants)
     made = None
-    if references_path is not None and references is None:
+    if references_path is not None and options.strategy == "surface":
+        with set_aside(model, missing):
+            make_surface_references(model, images, features, references_path, progress)
+    elif references_path is not None and references is None:
         with set_aside(model, missing):
             made = model_references(
                 model,
@@ -270,7 +276,7 @@ def _covariance(
         return model_covariance(
             model, part.observations, counts, scale, adjustment, constants, part.residuals
         )
-    errors = np.linalg.norm(reprojections(model, observations) - observations.xy, axis=1)[accepted]
+    errors = np.linalg.norm(reprojection_errors(model, observations), axis=1)[accepted]
     scale = scales_down_to(errors[np.isfinite(errors)])[-1]
     return model_covariance(model, observations, accepted, scale, adjustment, constants)
 

@@ -1,5 +1,6 @@
 """What a refinement changed: poses after alignment, in degrees and baselines, and focal lengths."""
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -8,7 +9,9 @@ import pycolmap
 from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 
-from pixcli.adjustment.observations import read_observations, reprojections
+from pixcli.adjustment.observations import read_observations, reprojection_errors
+
+log = logging.getLogger(__name__)
 
 Float64 = NDArray[np.float64]
 
@@ -65,12 +68,20 @@ class Changes:
 
 
 def changes_between(before: pycolmap.Reconstruction, after: pycolmap.Reconstruction) -> Changes:
-    """Of two versions of a model; `before` is aligned to `after`, see align()."""
-    return Changes(
+    """Of two versions of a model; `before` is aligned to `after`, see align(). The log names outliers."""
+    changes = Changes(
         residual_changes(before, after),
         pose_changes(before, after),
         focal_changes(before.cameras, after.cameras),
     )
+    for pose in changes.poses:
+        if pose.jumped:
+            moved = f"{pose.rotation:.3g} degrees, {pose.baselines:.3g} baselines"
+            log.warning("%s moved far more than others: %s", pose.name, moved)
+    for focal in changes.focal_lengths:
+        if focal.jumped:
+            log.warning("camera %d: the focal length changed by %+.2f %%", focal.camera, 100 * focal.change)
+    return changes
 
 
 def pose_changes(before: pycolmap.Reconstruction, after: pycolmap.Reconstruction) -> list[PoseChange]:
@@ -179,7 +190,7 @@ def align(source: pycolmap.Reconstruction, target: pycolmap.Reconstruction) -> p
 
 def _median_errors(model: pycolmap.Reconstruction) -> dict[int, float]:
     observations = read_observations(model)
-    errors = np.linalg.norm(reprojections(model, observations) - observations.xy, axis=1)
+    errors = np.linalg.norm(reprojection_errors(model, observations), axis=1)
     errors[~np.isfinite(errors)] = np.inf
     return {image_id: float(np.median(errors[rows])) for image_id, rows in observations.by_image.items()}
 

@@ -7,7 +7,7 @@ that are held take their place. Errors that observations have in common, such as
 not in them.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,7 +15,7 @@ import pycolmap
 from numpy.typing import NDArray
 from scipy.sparse import block_diag, csr_matrix
 
-from pixcli.adjustment.observations import Observations, reprojections
+from pixcli.adjustment.observations import Observations, points_of, reprojection_errors
 from pixcli.adjustment.problem import Constants
 from pixcli.adjustment.warps import projection_derivatives
 from pixcli.errors import UserError
@@ -66,10 +66,14 @@ class _Columns:
     """Where the parameters of cameras, sensors and frames are among the columns; those held have none."""
 
     def __init__(
-        self, model: pycolmap.Reconstruction, options: BundleAdjustmentOptions, constants: Constants
+        self,
+        model: pycolmap.Reconstruction,
+        image_ids: Iterable[int],
+        options: BundleAdjustmentOptions,
+        constants: Constants,
     ) -> None:
         self.total = 0
-        images = [image for image in model.images.values() if image.has_pose]
+        images = [model.images[image_id] for image_id in image_ids]
         held = {model.images[image_id].frame_id for image_id in constants.images}
         frames = sorted({image.frame_id for image in images})
         self.held_frames = [k for k in frames if k in held or not options.refine_rig_from_world]
@@ -88,26 +92,25 @@ class _Columns:
             free = sorted({*free} - {*camera.metadata_params_idxs()})
             self.cameras[camera_id] = (self._take(len(free)), free)
         self.sensors: dict[tuple[int, int], int] = {}
-        for rig_id, camera_id in _sensors(model) if options.refine_sensor_from_rig else ():
-            if rig_id not in constants.rigs:
+        sensors = {(image.frame.rig_id, image.camera_id) for image in images if not image.is_ref_in_frame()}
+        self.scaled = False
+        """By a rig that is known."""
+        for rig_id, camera_id in sorted(sensors):
+            if options.refine_sensor_from_rig and rig_id not in constants.rigs:
                 self.sensors[rig_id, camera_id] = self._take(6)
+            else:
+                self.scaled = True
 
     def _take(self, count: int) -> int:
         self.total += count
         return self.total - count
 
 
-def _sensors(model: pycolmap.Reconstruction) -> list[tuple[int, int]]:
-    """Rig and camera of the sensors that are not their rig's reference, ascending."""
-    posed = (image for image in model.images.values() if image.has_pose)
-    return sorted({(image.frame.rig_id, image.camera_id) for image in posed if not image.is_ref_in_frame()})
-
-
 def check_covariance(
     model: pycolmap.Reconstruction, options: BundleAdjustmentOptions, constants: Constants
 ) -> None:
     """Raises UserError if covariances cannot be computed: better before the work than after."""
-    columns = _Columns(model, options, constants)
+    columns = _Columns(model, model.reg_image_ids(), options, constants)
     if columns.total > _MOST_PARAMETERS:
         raise UserError(
             f"the model has {columns.total} parameters of poses and cameras; covariances are computed for "
@@ -135,13 +138,13 @@ def model_covariance(
     Raises:
         UserError: the cameras lie in a line, or there are too many.
     """
-    columns = _Columns(model, options, constants)
+    columns = _Columns(model, observations.by_image, options, constants)
     borders = _gauge(model, columns, options, constants)
-    points = np.array([model.points3D[k].xyz for k in observations.point_ids.tolist()]).reshape(-1, 3)
+    points = points_of(model, observations)
     by_point, _ = projection_derivatives(model, observations, points)
     used = used & np.isfinite(by_point).all(axis=(1, 2))
     if features is None:
-        residual = reprojections(model, observations) - observations.xy
+        residual = reprojection_errors(model, observations)
         factors = np.broadcast_to(np.eye(2), (len(residual), 2, 2))
         squares = np.square(residual).sum(axis=1)
     else:
@@ -309,8 +312,8 @@ def _gauge(
         held += [motion(centres[frames.index(k)]), turn]
     fixed = constants.points if options.refine_points3D else model.point3D_ids()
     held += [motion(model.points3D[k].xyz) for k in sorted(fixed)[:100] if k in model.points3D]
-    if any(k not in columns.sensors for k in _sensors(model)):
-        held.append(np.eye(7)[6:])  # a rig as it is tells the scale
+    if columns.scaled:
+        held.append(np.eye(7)[6:])
     _, size, directions = np.linalg.svd(np.concatenate(held))
     free = directions[int((size > 1e-9).sum()) :].T
     if not free.shape[1] or not columns.frames:

@@ -145,6 +145,22 @@ def adjust_by_features(
     ) -> BundleProblem:
         return evaluation_problem(state, observations, finest, rows, options, interpolation, ceres)
 
+    def follow() -> None:
+        if adjustment.refine_points3D:
+            points_only = replace(adjustment, **_POINTS_ONLY)
+            alone = replace(held, priors=None)
+            adjust_bundle(
+                model,
+                observations,
+                [finest],
+                options,
+                interpolation,
+                points_only,
+                ceres,
+                rows=rows,
+                constants=alone,
+            )
+
     with progress.phase("guard"):
         if not constants.images:  # which say that the frame is the same
             before.transform(align(before, model))
@@ -155,17 +171,7 @@ def adjust_by_features(
             gated.counts,
             constants,
             lambda state: problem_at(state, options).observation_costs(),
-            lambda: adjust_bundle(
-                model,
-                observations,
-                [finest],
-                options,
-                interpolation,
-                replace(adjustment, **_POINTS_ONLY),
-                ceres,
-                rows=rows,
-                constants=replace(held, priors=None),
-            ),
+            follow,
         )
     residuals = None
     if with_residuals:

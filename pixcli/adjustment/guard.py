@@ -8,7 +8,7 @@ import numpy as np
 import pycolmap
 from numpy.typing import NDArray
 
-from pixcli.adjustment.observations import Observations
+from pixcli.adjustment.observations import Observations, points_of, reprojection_errors
 from pixcli.adjustment.point_fit import cauchy, fit_points
 from pixcli.adjustment.problem import Constants
 
@@ -43,6 +43,7 @@ def guard_reprojections(
     observations: Observations,
     accepted: NDArray[np.bool_],
     constants: Constants,
+    refine_points: bool = True,
 ) -> list[ImageCost]:
     """Restores the images of a model that was adjusted to these observations, where their own cost rose.
 
@@ -53,6 +54,7 @@ def guard_reprojections(
     Args:
         before: the model as it was, aligned to what it is.
         accepted: (n,) observations that were measured; the others may be anywhere.
+        refine_points: whether points may follow.
     """
     used = accepted.copy()
     for rows in observations.by_image.values():
@@ -60,21 +62,20 @@ def guard_reprojections(
             used[rows] = True
     ids = observations.point_ids.tolist()
 
-    def fit(state: pycolmap.Reconstruction, scale: float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        start = np.array([model.points3D[point_id].xyz for point_id in ids], np.float64).reshape(-1, 3)
-        return fit_points(state, observations, start, used, scale)
-
-    errors = fit(model, _SCALES[1])[1][used]
+    errors = np.linalg.norm(reprojection_errors(model, observations)[used], axis=1)
+    errors = errors[np.isfinite(errors)]
     scale = float(np.clip(np.median(errors) if errors.size else _SCALES[1], *_SCALES))
 
     def costs_of(state: pycolmap.Reconstruction) -> Costs:
-        loss = np.where(used, cauchy(fit(state, scale)[1], scale), 0)
+        _, errors = fit_points(state, observations, points_of(model, observations), used, scale)
+        loss = np.where(used, cauchy(errors, scale), 0)
         return {image_id: float(loss[rows].sum()) for image_id, rows in observations.by_image.items()}
 
     def follow(images: frozenset[int]) -> None:
-        points, _ = fit(model, scale)
+        points, _ = fit_points(model, observations, points_of(model, observations), used, scale)
         seen = used & np.isin(observations.image_ids, sorted(images))
-        for row in np.unique(observations.point_index[seen]).tolist():
+        seen &= ~np.isin(observations.point_ids, sorted(constants.points))[observations.point_index]
+        for row in np.unique(observations.point_index[seen]).tolist() if refine_points else ():
             model.points3D[ids[row]].xyz = points[row]
 
     return _guard(before, model, observations, used, constants, costs_of, follow)

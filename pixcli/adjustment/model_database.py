@@ -69,7 +69,8 @@ def check_database(model: pycolmap.Reconstruction, graph: MatchGraph, path: Path
         if len(rows) != len(points2D):
             raise UserError(
                 f"{path} does not belong to the model: image {image.name} has {len(rows)} keypoints, but "
-                f"{len(points2D)} 2D points in the model"
+                f"{len(points2D)} 2D points in the model (observations that were completed are in the "
+                "database of --output_database_path)"
             )
         observed = np.array([k for k, point in enumerate(points2D) if point.has_point3D()], np.int64)
         if observed.size:

@@ -59,24 +59,42 @@ def read_observations(reconstruction: pycolmap.Reconstruction, min_track_length:
     return observations
 
 
-def project(reconstruction: pycolmap.Reconstruction, observations: Observations) -> NDArray[np.float64]:
-    """(n, 2) where the points project to in the images of their observations; NaN behind the camera."""
-    points3D = reconstruction.points3D
-    xyz = np.array([points3D[point_id].xyz for point_id in observations.point_ids.tolist()]).reshape(-1, 3)
+def project(
+    reconstruction: pycolmap.Reconstruction,
+    observations: Observations,
+    points: NDArray[np.float64] | None = None,
+) -> NDArray[np.float64]:
+    """(n, 2) where the points project to in the images of their observations; NaN behind the camera.
+
+    Args:
+        points: (p, 3) where they are; None: as the model has them.
+    """
+    if points is None:
+        points = points_of(reconstruction, observations)
     projected = np.full((len(observations.image_ids), 2), np.nan)
     for image_id, members in observations.by_image.items():
         image = reconstruction.images[image_id]
-        in_camera = image.cam_from_world() * xyz[observations.point_index[members]]
+        in_camera = image.cam_from_world() * points[observations.point_index[members]]
         projected[members] = image.camera.img_from_cam(np.asarray(in_camera))
     return projected
 
 
-def reprojections(reconstruction: pycolmap.Reconstruction, observations: Observations) -> NDArray[np.float64]:
-    """(n, 2) as project(), but in spherical images on the side of the seam where the observation is."""
-    projected = project(reconstruction, observations)
+def reprojection_errors(
+    reconstruction: pycolmap.Reconstruction,
+    observations: Observations,
+    points: NDArray[np.float64] | None = None,
+) -> NDArray[np.float64]:
+    """(n, 2) projections, as project() has them, minus observations: across the seam of spherical images."""
+    errors = project(reconstruction, observations, points) - observations.xy
     for image_id, members in observations.by_image.items():
         camera = reconstruction.images[image_id].camera
         if camera.is_spherical():
-            ahead = projected[members, 0] - observations.xy[members, 0]
-            projected[members, 0] -= camera.width * np.round(ahead / camera.width)
-    return projected
+            errors[members, 0] -= camera.width * np.round(errors[members, 0] / camera.width)
+    return errors
+
+
+def points_of(reconstruction: pycolmap.Reconstruction, observations: Observations) -> NDArray[np.float64]:
+    """(p, 3) where the model has the points of the observations."""
+    points3D = reconstruction.points3D
+    xyz = [points3D[point_id].xyz for point_id in observations.point_ids.tolist()]
+    return np.array(xyz, np.float64).reshape(-1, 3)

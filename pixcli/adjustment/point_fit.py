@@ -10,7 +10,7 @@ import pycolmap
 from numpy.typing import NDArray
 
 from pixcli.adjustment.linearisation import linearise
-from pixcli.adjustment.observations import Observations
+from pixcli.adjustment.observations import Observations, reprojection_errors
 
 Float64 = NDArray[np.float64]
 
@@ -69,14 +69,13 @@ def _fit_linearised(
     scales: Sequence[float],
 ) -> Float64:
     """The points at the optimum for a projection that is linear around where they are."""
-    residual = np.zeros_like(observations.xy)
+    residual = reprojection_errors(model, observations, points)
     slope = np.zeros((len(residual), 2, 3))
     for image_id, members in observations.by_image.items():
         image = model.images[image_id]
         pose = image.cam_from_world().matrix()
         here = points[observations.point_index[members]]
         views = linearise(image.camera, pose[:, :3], pose[:, 3], here)
-        residual[members] = np.stack([views["x"], views["y"]], 1) - observations.xy[members]
         slope[members] = views["jacobian"] @ views["rotation"][:, :2] / views["distance"][:, None, None]
     usable = used & np.isfinite(residual).all(axis=1) & np.isfinite(slope).all(axis=(1, 2))
     residual[~usable], slope[~usable] = 0, 0
@@ -95,12 +94,7 @@ def _fit_linearised(
 
 
 def _errors(model: pycolmap.Reconstruction, observations: Observations, points: Float64) -> Float64:
-    errors = np.empty(len(observations.xy))
-    for image_id, members in observations.by_image.items():
-        image = model.images[image_id]
-        in_camera = np.asarray(image.cam_from_world() * points[observations.point_index[members]])
-        projected = np.asarray(image.camera.img_from_cam(in_camera, check_cheirality=True))
-        errors[members] = np.linalg.norm(projected - observations.xy[members], axis=1)
+    errors = np.linalg.norm(reprojection_errors(model, observations, points), axis=1)
     return np.where(np.isfinite(errors), errors, _BEHIND)
 
 

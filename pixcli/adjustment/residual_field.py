@@ -4,6 +4,7 @@ Where a lens model fits, residuals average out in every part of the image. What 
 images of the camera alike, and no number of observations makes up for it.
 """
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -12,7 +13,9 @@ import pycolmap
 from numpy.typing import NDArray
 from scipy.stats import chi2
 
-from pixcli.adjustment.observations import Observations, reprojections
+from pixcli.adjustment.observations import Observations, reprojection_errors
+
+log = logging.getLogger(__name__)
 
 Float64 = NDArray[np.float64]
 
@@ -75,22 +78,30 @@ class ResidualField:
 def residual_fields(
     model: pycolmap.Reconstruction, observations: Observations, accepted: NDArray[np.bool_]
 ) -> list[ResidualField]:
-    """The fields of the cameras that have accepted observations, by ascending id.
+    """The fields of the cameras that have accepted observations, by ascending id; the log names bad ones.
 
     Args:
         observations: of the model; xy is what its projections are compared with.
         accepted: (n,) observations that count.
     """
-    residual = observations.xy - reprojections(model, observations)
+    residual = -reprojection_errors(model, observations)
     counts = accepted & np.isfinite(residual).all(axis=1)
     by_camera: dict[int, list[NDArray[np.int64]]] = {}
     for image_id, rows in observations.by_image.items():
         if counts[rows].any():
             by_camera.setdefault(model.images[image_id].camera_id, []).append(rows[counts[rows]])
-    return [
+    fields = [
         _field(model.cameras[camera_id], images, observations, residual)
         for camera_id, images in sorted(by_camera.items())
     ]
+    for field in fields:
+        if field.too_simple:
+            following = f": map with {field.next_model} instead" if field.next_model else ""
+            log.warning(
+                "camera %d: residuals are systematic (%.3f pixels), %s is too simple for its lens%s",
+                *(field.camera, field.systematic, field.model, following),
+            )
+    return fields
 
 
 def _field(

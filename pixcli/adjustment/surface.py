@@ -133,10 +133,10 @@ def align_surfaces(
 
     Args:
         used: (n,) the pairs that refine surfaces; shifts are measured of all.
-        supports: two or more, from the smallest.
+        supports: from the smallest.
     """
     fits, shifts = [], []
-    narrow, widest = supports[:-1], supports[-1]
+    narrow, widest = supports[:-1] or supports, supports[-1]
     for points in surfaces.parts(_MAX_PAIRS):
         part, pairs = surfaces.part(points), slice(surfaces.ptr[points.start], surfaces.ptr[points.stop])
         plane = planes[points]
@@ -148,6 +148,8 @@ def align_surfaces(
         measured = fit.accepted[part.point]
         shifts.append(measure_shifts(part, fit.planes, patches, narrow, measured, limits, progress))
     fit, best = _joined(SurfaceFits, fits), _joined(Shifts, shifts)
+    if len(supports) == 1:
+        return fit, best
     longer = surfaces.image_size[surfaces.image[surfaces.reference]].max(1)[surfaces.point]
     rest = fit.accepted[surfaces.point] & (best.score > _extent_deviation(widest, longer, limits))
     wide = measure_surfaces(surfaces.pairs(rest), fit.planes, [widest], limits, images, features, progress)

@@ -64,7 +64,7 @@ def make_surface_references(
     found, point = fits.accepted, observations.point_index
     xy = np.where(shifts.accepted[:, None], shifts.xy, observations.xy)
     used = shifts.accepted | ~found[point]  # points without a surface keep their keypoints
-    points, residual = triangulate(surfaces, points, xy, used)
+    points, covariance, residual = triangulate(surfaces, points, xy, used)
     agree = used & (residual < np.where(found, _INLIER, gate)[point])
     views = surfaces_of(model, observations, points, images).views
     corner = _corners(views)
@@ -73,12 +73,14 @@ def make_surface_references(
     count = np.bincount(point[agree], minlength=len(points))
     kept = count > 0
     corner = corner[agree]
+    deviation = _deviations(point[agree], residual[agree], len(points))
     references = SurfaceReferences(
         levels=REFERENCE_LEVELS,
         point_id=observations.point_ids[kept],
         point=points[kept],
         normal=np.where(found[:, None], normals_of(surfaces, fits.planes), np.nan)[kept],
-        deviation=_deviations(point[agree], residual[agree], len(points))[kept],
+        deviation=deviation[kept],
+        covariance=(deviation[:, None, None] ** 2 * covariance)[kept],
         ptr=np.concatenate([[0], np.cumsum(count[kept])]),
         image_id=observations.image_ids[agree].astype(np.int32),
         view=views[agree],
@@ -89,9 +91,12 @@ def make_surface_references(
     write_surface_references(path, references, templates)
 
 
-def triangulate(surfaces: Surfaces, points: Float64, xy: Float64, used: Bool) -> tuple[Float64, Float64]:
-    """Points (P, 3) near those given that project to xy (n, 2) best, and the (n,) residuals in pixels.
+def triangulate(
+    surfaces: Surfaces, points: Float64, xy: Float64, used: Bool
+) -> tuple[Float64, Float64, Float64]:
+    """Points (P, 3) near those given that project to xy (n, 2) best.
 
+    Also their (P, 3, 3) covariance for projections that are a pixel off, and the (n,) residuals in pixels.
     Cauchy losses from wide to tight; projections are linear over the few pixels that points move by.
     """
     views, start, point = surfaces.views, surfaces.ptr[:-1], surfaces.point
@@ -110,7 +115,7 @@ def triangulate(surfaces: Surfaces, points: Float64, xy: Float64, used: Bool) ->
             h += damping[:, None, None] * np.eye(3)
             move += np.linalg.solve(h, b[:, :, None])[:, :, 0]
     left = offset - np.einsum("nij,nj->ni", jacobian, move[point])
-    return points + move, np.where(used, np.linalg.norm(left, axis=1), np.inf)
+    return points + move, np.linalg.inv(h), np.where(used, np.linalg.norm(left, axis=1), np.inf)
 
 
 def template_sizes(levels: Sequence[int]) -> Int32:

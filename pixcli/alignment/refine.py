@@ -106,6 +106,8 @@ def plan_refinement(
     Raises:
         UserError: the database or a list cannot be used, or there is too little memory or disk space.
     """
+    if not adjustment.apply:
+        raise UserError("KeypointAdjustment.apply is 0: there is nothing to do")
     if adjustment.strategy == "affine" and (features.model != "image" or features.model_path):
         raise UserError(
             "--KeypointAdjustment.strategy affine aligns the images themselves: set --DenseFeatures.model "
@@ -145,12 +147,12 @@ def plan_refinement(
 
 
 def refine_keypoints(
-    database_path: Path,
-    image_path: Path,
-    output_path: Path | None,
-    features: DenseFeaturesOptions,
-    interpolation: InterpolationOptions,
-    adjustment: KeypointAdjustmentOptions,
+    database_path: Path | str,
+    image_path: Path | str,
+    output_path: Path | str | None,
+    features: DenseFeaturesOptions = DenseFeaturesOptions(),
+    interpolation: InterpolationOptions = InterpolationOptions(),
+    adjustment: KeypointAdjustmentOptions = KeypointAdjustmentOptions(),
     *,
     image_list_path: Path | None = None,
     constant_image_list_path: Path | None = None,
@@ -171,6 +173,7 @@ def refine_keypoints(
         UserError: something about the input cannot be used; nothing has been written.
     """
     progress = progress or Progress()
+    database_path, image_path = Path(database_path), Path(image_path)
     check_output_path(database_path, output_path)
     if covariance_path is not None:
         check_writable(covariance_path)

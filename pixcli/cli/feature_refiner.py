@@ -1,8 +1,9 @@
 """pixcli feature_refiner"""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 
 from pixcli.alignment.refine import Refinement, refine_keypoints
@@ -19,15 +20,19 @@ from pixcli.options import (
     KeypointAdjustmentOptions,
 )
 from pixcli.progress import Progress
+from pixcli.reconstruction.hloc import refine_features
 
 log = logging.getLogger(__name__)
 
 
 @command
 def feature_refiner(
-    database_path: Path,
+    database_path: Path | None,
     image_path: Path,
     output_path: Path | None,
+    features_path: Path | None,
+    matches_path: Path | None,
+    pairs_path: Path | None,
     image_list_path: Path | None,
     constant_image_list_path: Path | None,
     covariance_path: Path | None,
@@ -38,18 +43,21 @@ def feature_refiner(
     common: CommonOptions,
     progress: Progress,
 ) -> None:
-    """Refine the keypoints of a COLMAP database.
+    """Refine the keypoints of a COLMAP database, or of hloc's files.
 
     Moves matched keypoints until what surrounds them agrees between images, and verifies the matches again.
     Run it between COLMAP's matcher and mapper. Without --output_path the database is refined in place.
+
+    Instead of a database, hloc's --features_path and --matches_path may be given, and --pairs_path to select
+    pairs: then the output is a file of features like the given one, with other positions.
     """
-    taken = {"--database_path": database_path, "--output_path": output_path}
+    taken = {"--database_path": database_path or features_path, "--output_path": output_path}
     taken["--DenseFeatures.cache_path"] = Path(features.cache_path) if features.use_cache else None
     _check_distinct({**taken, "--covariance_path": covariance_path, "--report_path": report_path})
     if report_path is not None:
         check_writable(report_path)
-    refinement = refine_keypoints(
-        database_path,
+    refine = _refine_what(database_path, features_path, matches_path, pairs_path)
+    refinement = refine(
         image_path,
         output_path,
         features,
@@ -66,6 +74,25 @@ def feature_refiner(
         options = {**groups, "default_random_seed": common.default_random_seed}
         write_report(report_path, "feature_refiner", {"options": options, **refinement.contents()})
     _print_summary(refinement)
+
+
+def _refine_what(
+    database_path: Path | None, features_path: Path | None, matches_path: Path | None, pairs_path: Path | None
+) -> Callable[..., Refinement]:
+    """The function that refines what is given: a database, or hloc's files."""
+    hloc = {"--features_path": features_path, "--matches_path": matches_path, "--pairs_path": pairs_path}
+    if database_path is not None:
+        if given := [option for option, path in hloc.items() if path is not None]:
+            raise UserError(f"give either --database_path or {given[0]}, not both")
+        return partial(refine_keypoints, database_path)
+    if features_path is None or matches_path is None:
+        if missing := [option for option, path in hloc.items() if path is not None]:
+            raise UserError(f"{missing[0]} is not enough: --features_path and --matches_path go together")
+        raise UserError(
+            "--database_path is missing: give it on the command line or in the file of --project_path, or "
+            "--features_path and --matches_path"
+        )
+    return partial(refine_features, features_path, matches_path, pairs_path)
 
 
 def _check_distinct(paths: Mapping[str, Path | None]) -> None:

@@ -18,7 +18,9 @@ COMMANDS = {
     "help": "List the commands, or show the options of one.",
     "localize": "Find the poses of new images in a COLMAP model.",
     "project_generator": "Write an ini file with every option.",
+    "reconstructor": "Make a refined model of a folder of images.",
     "synthetic_dataset_generator": "Render a scene with exactly known geometry.",
+    "triangulator": "Make refined points at the cameras and poses of a given model.",
     "version": "Show the version; with --verbose, facts about the build.",
 }
 """All commands: what each does. Command NAME is the click command NAME in the module pixcli/cli/NAME.py."""

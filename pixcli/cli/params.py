@@ -5,6 +5,7 @@
         database_path: Path,                          # --database_path, required; from PathOptions
         output_path: Path | None,                     # --output_path, may be left out
         adjustment: KeypointAdjustmentOptions,        # --KeypointAdjustment.bound and all others of the group
+        options: ChainOptions,                        # a dataclass of groups: those of every one
         common: CommonOptions,                        # if the command wants to see --default_random_seed
         progress: Progress,
     ) -> None:
@@ -14,6 +15,7 @@ Every command also takes the common options, --project_path and --preset. The co
 file, the ini file before the preset, the preset before the defaults.
 """
 
+import dataclasses
 import inspect
 import logging
 from collections import ChainMap
@@ -100,8 +102,10 @@ def _options(parameters: Mapping[str, Any]) -> list[click.Parameter]:
         for name, kind in parameters.items()
         if name in paths
     ]
-    groups = [kind for kind in parameters.values() if _is_group(kind) and kind is not CommonOptions]
-    for group in [*groups, CommonOptions]:
+    groups = {group: None for kind in parameters.values() for group in _groups(kind)}
+    groups.pop(CommonOptions, None)
+    groups[CommonOptions] = None  # last
+    for group in groups:
         section = "Common" if group is CommonOptions else group.group or "Options"
         options += [_Option(field, section) for field in fields(group)]
     preset_help = "Options that go together; 'pixcli help' lists them."
@@ -118,13 +122,20 @@ def _parameters(function: Callable[..., None]) -> dict[str, Any]:
     path_names = {field.name for field in fields(PathOptions)}
     for name, kind in annotations.items():
         is_path = kind in (Path, Path | None) and name in path_names
-        if not is_path and kind not in (Progress, Values) and not _is_group(kind):
+        if not is_path and kind not in (Progress, Values) and not _groups(kind):
             raise TypeError(f"{function.__name__}: parameter {name} is no path of PathOptions and no group")
     return annotations
 
 
 def _is_group(kind: object) -> bool:
     return isinstance(kind, type) and issubclass(kind, OptionGroup)
+
+
+def _groups(kind: Any) -> list[type[OptionGroup]]:
+    """The groups that a parameter of this type stands for: itself, or those of a dataclass of groups."""
+    if isinstance(kind, type) and issubclass(kind, OptionGroup):
+        return [kind]
+    return list(get_type_hints(kind).values()) if dataclasses.is_dataclass(kind) else []
 
 
 def _argument(name: str, kind: Any, values: Values, common: CommonOptions) -> object:
@@ -138,6 +149,8 @@ def _argument(name: str, kind: Any, values: Values, common: CommonOptions) -> ob
         return TerminalProgress()
     if _is_group(kind):
         return build(kind, values)
+    if _groups(kind):
+        return kind(**{name: build(group, values) for name, group in get_type_hints(kind).items()})
     if values.get(name, "") != "":
         return Path(str(values[name]))
     if kind is Path:

@@ -159,6 +159,13 @@ def read_pose_priors(path: Path) -> dict[str, pycolmap.PosePrior]:
     }
 
 
+def copy_database(input_path: str | os.PathLike[str], output_path: Path) -> None:
+    """Copy a database with all that it holds, newest rows of its write-ahead log included, to a new file."""
+    input_path = Path(input_path)
+    with _write_errors(output_path), closing(open_input(input_path)) as source:
+        _back_up(source, output_path)
+
+
 def check_output_path(input_path: str | os.PathLike[str], output_path: str | os.PathLike[str] | None) -> None:
     """Raise a UserError, before any work is done, if the refined database could not be written there.
 

@@ -7,6 +7,7 @@ here half a pixel is added, and nowhere else.
 """
 
 import re
+import shutil
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -53,6 +54,17 @@ class FeatureFile:
     def __contains__(self, name: str) -> bool:
         return _dataset(self._file, name, "keypoints") is not None
 
+    def names(self) -> list[str]:
+        """All images that have keypoints, sorted."""
+        found: list[str] = []
+
+        def visit(name: str, item: h5py.Dataset | h5py.Group) -> None:
+            if isinstance(item, h5py.Dataset) and name.endswith("/keypoints"):
+                found.append(name.removesuffix("/keypoints"))
+
+        self._file.visititems(visit)
+        return sorted(found)
+
     def read(self, name: str) -> Features:
         """The keypoints of an image, without descriptors; UserError if there are none or they are damaged."""
         keypoints = _dataset(self._file, name, "keypoints")
@@ -94,6 +106,25 @@ class MatchFile:
     ) -> None:
         self._file.close()
 
+    def pairs(self, names: Iterable[str]) -> list[tuple[str, str]]:
+        """All pairs of these images that are in the file, as it orders them."""
+        by_key = {name.replace("/", "-"): name for name in names}
+        found: list[tuple[str, str]] = []
+
+        def visit(name: str, item: h5py.Dataset | h5py.Group) -> None:
+            if not isinstance(item, h5py.Dataset) or not name.endswith("/matches0"):
+                return
+            key = name.removesuffix("/matches0")
+            for gap in re.finditer(r"[/_]", key):
+                pair = by_key.get(key[: gap.start()]), by_key.get(key[gap.end() :])
+                if pair[0] is not None and pair[1] is not None:
+                    found.append((pair[0], pair[1]))
+                    return
+            raise UserError(f"{self._path}: {key} are no two images that have features")
+
+        self._file.visititems(visit)
+        return found
+
     def read(
         self, name0: str, name1: str
     ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.float32] | None] | None:
@@ -122,6 +153,28 @@ class MatchFile:
                     scores = scores[matched]
             return np.ascontiguousarray(matches[:, ::-1] if is_reversed else matches), scores
         return None
+
+
+def write_refined_features(
+    input_path: Path, output_path: Path, positions: Mapping[str, npt.NDArray[np.float64]]
+) -> None:
+    """Writes a copy of a file of features in which keypoints lie elsewhere, with all else that it holds.
+
+    Half precision, in which hloc may store keypoints, cannot tell parts of a pixel: it becomes single.
+
+    Args:
+        positions: (n, 2) COLMAP pixels of all keypoints, for each image whose keypoints moved.
+    """
+    with replacing(output_path) as temporary:
+        shutil.copyfile(input_path, temporary)
+        with h5py.File(temporary, "r+") as file:
+            for name, xy in positions.items():
+                keypoints = file[f"{name}/keypoints"]
+                rows, attributes = keypoints[:], dict(keypoints.attrs)
+                rows = rows.astype(np.promote_types(rows.dtype, np.float32))
+                rows[:, :2] = xy - 0.5
+                del file[f"{name}/keypoints"]
+                file.create_dataset(f"{name}/keypoints", data=rows).attrs.update(attributes)
 
 
 def pair_key(name0: str, name1: str) -> str:

@@ -94,6 +94,15 @@ def resize_image(
     return _resized(Image.fromarray(image), size, box, resize)
 
 
+def check_image(path: Path) -> None:
+    """Raises UserError unless an image can be decoded to its end."""
+    try:
+        with Image.open(path) as file:
+            file.load()
+    except Exception as error:  # see read_image
+        raise _unreadable(path, error) from None
+
+
 def image_hash(path: Path) -> str:
     """A hash of the file's bytes (32 hexadecimal digits): caches are bound to it."""
     try:

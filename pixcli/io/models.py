@@ -17,29 +17,35 @@ from pixcli.io.files import replacing, sync
 _FILES = ("cameras", "frames", "images", "points3D", "rigs")
 
 
-def read_model(path: Path) -> pycolmap.Reconstruction:
+def read_model(
+    path: Path, *, option: str = "--input_path", needs_points: bool = True
+) -> pycolmap.Reconstruction:
     """A model from its folder, binary files first, text files else; with images, points and finite numbers.
+
+    Args:
+        option: what named the folder.
+        needs_points: whether a model of cameras and poses alone is refused.
 
     Raises:
         UserError: there is no such model, or it cannot be refined; names the file, image or point.
     """
     if not path.is_dir():
-        raise UserError(f"there is no folder {path}: check --input_path")
+        raise UserError(f"there is no folder {path}: check {option}")
     kind = next((kind for kind in ("bin", "txt") if (path / f"images.{kind}").is_file()), None)
     if kind is None:
         raise UserError(f"{path} is no COLMAP model: it has neither images.bin nor images.txt")
-    needed = [f"{name}.{kind}" for name in ("cameras", "points3D")]
+    needed = [f"{name}.{kind}" for name in (("cameras", "points3D") if needs_points else ("cameras",))]
     missing = [name for name in needed if not (path / name).is_file()]
     if missing:
         raise UserError(f"{path} is no complete COLMAP model: {', '.join(missing)} is missing")
-    if kind == "bin" and not _is_whole(path / "points3D.bin"):
+    if kind == "bin" and (path / "points3D.bin").is_file() and not _is_whole(path / "points3D.bin"):
         raise UserError(f"{path} is damaged: points3D.bin is truncated; copy it again, or map again")
     model = pycolmap.Reconstruction()
     try:
         (model.read_binary if kind == "bin" else model.read_text)(str(path))
     except Exception as error:  # pycolmap raises what its parser stumbled over, of any type
         raise UserError(f"{path} is damaged: its .{kind} files cannot be read ({_one_line(error)})") from None
-    _check(model, path)
+    _check(model, path, needs_points)
     return model
 
 
@@ -182,10 +188,10 @@ def _is_whole(points: Path) -> bool:
     return end == len(data)
 
 
-def _check(model: pycolmap.Reconstruction, path: Path) -> None:
+def _check(model: pycolmap.Reconstruction, path: Path, needs_points: bool) -> None:
     if model.num_reg_images() == 0:
         raise UserError(f"{path} has no registered images: there is nothing to refine")
-    if model.num_points3D() == 0:
+    if needs_points and model.num_points3D() == 0:
         raise UserError(f"{path} has no 3D points: triangulate it first, with colmap point_triangulator")
     for image in model.images.values():
         if image.has_pose and not np.isfinite(image.cam_from_world().matrix()).all():

@@ -38,7 +38,7 @@ def write_report(path: str | os.PathLike[str], command: str, contents: Mapping[s
     """
     report = {"schema": SCHEMA, "command": command, **contents}
     with replacing(path) as temporary:
-        text = json.dumps(_plain(report), indent=2, ensure_ascii=False, allow_nan=False)
+        text = json.dumps(plain(report), indent=2, ensure_ascii=False, allow_nan=False)
         temporary.write_text(text + "\n", encoding="utf-8")
 
 
@@ -48,18 +48,18 @@ def write_figure(path: str | os.PathLike[str], pixels: NDArray[np.uint8]) -> Non
         Image.fromarray(pixels).save(temporary, "PNG")
 
 
-def _plain(value: Any) -> Any:
-    """The same value, of nothing but what JSON knows."""
+def plain(value: Any) -> Any:
+    """The same value, of nothing but what JSON knows; NaN and infinity become null."""
     if isinstance(value, Enum):
         return value.name.lower()
     if is_dataclass(value) and not isinstance(value, type):
-        return _plain(asdict(value))
+        return plain(asdict(value))
     if isinstance(value, Mapping):
-        return {_plain(key): _plain(item) for key, item in value.items()}
+        return {plain(key): plain(item) for key, item in value.items()}
     if isinstance(value, np.ndarray | np.generic):
-        return _plain(value.tolist())
+        return plain(value.tolist())
     if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
+        return [plain(item) for item in value]
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     return str(value) if isinstance(value, Path) else value

@@ -1,7 +1,7 @@
 """What the points of a model look like, each as a small plane, in one HDF5 file that is read as a memory map.
 
 /            attributes: format, version, levels (of the scale space, that the templates are cut from)
-             point_id, point, normal, deviation, ptr: by point
+             point_id, point, normal, deviation, covariance, ptr: by point
              image_id, view, corner, template: by observation; those of point k are ptr[k]:ptr[k + 1]
 
 The arrays are those of SurfaceReferences. Templates lie in the file as they lie in memory, and are not read
@@ -38,6 +38,8 @@ class SurfaceReferences:
     """(p, 3) unit vectors of the world towards the cameras; NaN where no surface was found."""
     deviation: npt.NDArray[np.float64]
     """(p,) pixels: how far measured observations lie from the point."""
+    covariance: npt.NDArray[np.float64]
+    """(p, 3, 3) of the point."""
     ptr: npt.NDArray[np.int64]
     """(p + 1,)"""
     image_id: npt.NDArray[np.int32]
@@ -109,7 +111,7 @@ def _mapped(path: Path, dataset: h5py.Dataset) -> npt.NDArray[Any]:
 
 def _fit(references: SurfaceReferences) -> bool:
     p, n, ptr = len(references.point_id), len(references.image_id), references.ptr
-    by_point = (references.point, references.normal, references.deviation)
+    by_point = (references.point, references.normal, references.deviation, references.covariance)
     by_observation = (references.view, references.corner, references.template)
     return bool(
         all(len(array) == p for array in by_point)

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import pycolmap
 
-from pixcli.localization.pose import Float64, Sensor, Sightings, covariance_of, project
+from pixcli.localization.pose import Float64, RefinedIntrinsics, Sensor, Sightings, covariance_of, project
 from pixcli.options import AbsolutePoseOptions
 
 MIN_MATCHES = 4
@@ -40,7 +40,8 @@ class FirstPose:
     """Pixels, of inliers from their points, along an axis."""
     covariance: Float64
     """(6, 6), see LocalizationResult."""
-    estimated_focal_length: bool
+    refined: RefinedIntrinsics
+    """What of the cameras is to be refined with the pose: the focal length too if it had to be estimated."""
 
     @property
     def num_inliers(self) -> int:
@@ -49,9 +50,17 @@ class FirstPose:
 
 
 def find_first_pose(
-    matches: Sequence[Matches], options: AbsolutePoseOptions, random_seed: int
+    matches: Sequence[Matches],
+    options: AbsolutePoseOptions,
+    random_seed: int,
+    refined: RefinedIntrinsics | None = None,
 ) -> FirstPose | str:
-    """The pose of a query of one sensor or several; in its place the reason why there is none."""
+    """The pose of a query of one sensor or several; in its place the reason why there is none.
+
+    Args:
+        refined: intrinsics that are not quite known; here they only widen the covariance.
+    """
+    refined = refined or RefinedIntrinsics()
     total = sum(len(part.xy) for part in matches)
     if total < MIN_MATCHES:
         return f"{total} matches with points of the model, but a pose takes {MIN_MATCHES} at least"
@@ -76,11 +85,12 @@ def find_first_pose(
     )
     deviation = max(float(np.median(errors)) / 1.1774, _LEAST_DEVIATION)  # Rayleigh
     scaled = [replace(seen, covariance=seen.covariance * deviation**2) for seen in parts]
-    covariance = covariance_of(pose, sensors, scaled)
+    if sensors[0].camera.mean_focal_length() != matches[0].sensor.camera.mean_focal_length():
+        refined = replace(refined, focal_length=True)
+    covariance = covariance_of(pose, sensors, scaled, refined)
     if covariance is None:
         return f"its {total} matches do not determine a pose"
-    estimated = sensors[0].camera.mean_focal_length() != matches[0].sensor.camera.mean_focal_length()
-    return FirstPose(pose, sensors, inliers, deviation, covariance, estimated)
+    return FirstPose(pose, sensors, inliers, deviation, covariance, refined)
 
 
 def _estimate(

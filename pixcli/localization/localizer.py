@@ -23,7 +23,7 @@ from pixcli.localization.first_pose import FirstPose, Matches, find_first_pose
 from pixcli.localization.map import LocalizationMap, make_map, read_map
 from pixcli.localization.measurement import QueryPixels
 from pixcli.localization.pixels import Pixels, read_pixels
-from pixcli.localization.pose import Sensor
+from pixcli.localization.pose import RefinedIntrinsics, Sensor
 from pixcli.localization.result import LocalizationResult, Step, failed
 from pixcli.localization.surface import QueryView, SurfaceLocalization, localize_by_surfaces
 from pixcli.options import (
@@ -93,6 +93,11 @@ class QueryLocalizer:
         self.options = options or LocalizationOptions()
         self._absolute_pose = absolute_pose or AbsolutePoseOptions()
         self._random_seed = random_seed
+        self._refined = RefinedIntrinsics(
+            self.options.refine_focal_length,
+            self.options.refine_principal_point,
+            self.options.refine_extra_params,
+        )
         self._point_ids, self._points = _points_of(reconstruction)
         features, progress = features or DenseFeaturesOptions(), progress or Progress()
         references, image_path = (None if p is None else Path(p) for p in (references, image_path))
@@ -165,7 +170,7 @@ class QueryLocalizer:
             matches.append(Matches(sensor, xy[known], self._points[row[known]]))
             knowns.append(known)
         with _timed("first pose", steps):
-            first = find_first_pose(matches, self._absolute_pose, self._random_seed)
+            first = find_first_pose(matches, self._absolute_pose, self._random_seed, self._refined)
         if isinstance(first, str):
             raise UserError(first)
         point_ids = [ids[known] for (_, ids), known in zip(found, knowns, strict=True)]

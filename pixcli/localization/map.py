@@ -10,10 +10,10 @@ import numpy as np
 import numpy.typing as npt
 import pycolmap
 
+from pixcli.adjustment.inputs import image_files
 from pixcli.adjustment.planes import determinant
 from pixcli.adjustment.surface_references import make_surface_references
 from pixcli.errors import UserError
-from pixcli.features.streaming import ImageFile
 from pixcli.io.surface_references import SurfaceReferences, read_surface_references
 from pixcli.options import DenseFeaturesOptions
 from pixcli.progress import Progress
@@ -200,28 +200,15 @@ def make_map(
         if path.exists() and not features.overwrite_cache:
             return read_map(reconstruction, path)
         make_surface_references(
-            reconstruction, _image_files(reconstruction, image_path), features, path, progress
+            reconstruction, image_files(reconstruction, image_path), features, path, progress
         )
         return LocalizationMap(read_surface_references(path), "images")
     with tempfile.TemporaryDirectory(prefix="pixcli-") as folder:
         path = Path(folder) / "references.h5"
         make_surface_references(
-            reconstruction, _image_files(reconstruction, image_path), features, path, progress
+            reconstruction, image_files(reconstruction, image_path), features, path, progress
         )
         return LocalizationMap(read_surface_references(path), "images")  # mapped: it outlives its name
-
-
-def _image_files(model: pycolmap.Reconstruction, image_path: Path) -> list[ImageFile]:
-    """The registered images, by ascending id."""
-    if not image_path.is_dir():
-        raise UserError(f"there is no folder {image_path}: check --image_path")
-    files = []
-    for image_id in sorted(model.reg_image_ids()):
-        image = model.images[image_id]
-        files.append(
-            ImageFile(image.name, image_path / image.name, (image.camera.width, image.camera.height))
-        )
-    return files
 
 
 def _check_belongs(

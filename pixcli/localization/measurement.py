@@ -7,17 +7,20 @@ import numpy.typing as npt
 import pycolmap
 
 from pixcli import _core
-from pixcli.adjustment.linearisation import linearise
+from pixcli.adjustment.linearisation import Views, linearise
 from pixcli.adjustment.planes import Surfaces, determinant, induced_affine, planes_from_normals
-from pixcli.adjustment.surface import Shifts, SurfaceLimits, SurfacePatches, measure_shifts
+from pixcli.adjustment.surface import SurfaceLimits, SurfacePatches, measure_shifts
 from pixcli.adjustment.surface_references import MEASURED_SUPPORT, template_sizes
 from pixcli.alignment.scale_space import Boxes, boxes_between, build_level, level_of, pitch_of, step_of
+from pixcli.io.surface_references import SurfaceReferences
 from pixcli.localization.map import LocalizationMap
+from pixcli.localization.pose import Sightings
 from pixcli.progress import Progress
 
 Float64 = npt.NDArray[np.float64]
 Int64 = npt.NDArray[np.int64]
 
+_FLOOR = 0.02  # pixels: what no covariance predicts
 _SLACK = 1.4  # how much larger than expected a warped support may be
 _MAX_RATIO = 3.0  # of the magnifications of query and reference
 
@@ -59,8 +62,8 @@ def measure_points(
     pixels: QueryPixels,
     limits: SurfaceLimits,
     start: Float64 | None = None,
-) -> Shifts:
-    """Where a query shows points of the map.
+) -> tuple[npt.NDArray[np.bool_], Sightings]:
+    """Which points of the map (k,) a query is found to show, and where.
 
     Args:
         rows, observation: (k,) points, and the reference that each is compared with.
@@ -112,7 +115,18 @@ def measure_points(
         },
     )
     every = np.ones(k, bool)
-    return measure_shifts(surfaces, planes, patches, [MEASURED_SUPPORT], every, limits, Progress())
+    shifts = measure_shifts(surfaces, planes, patches, [MEASURED_SUPPORT], every, limits, Progress())
+    found = shifts.accepted
+    covariance = shifts.covariance[found] + _own_covariance(references, rows[found], views[found])
+    return found, Sightings(points[found], shifts.xy[found], covariance)
+
+
+def _own_covariance(references: SurfaceReferences, rows: Int64, views: Views) -> Float64:
+    """(k, 3) of points where they are seen: how far off the map may have them, and what nothing predicts."""
+    jacobian = views["jacobian"] @ views["rotation"][:, :2] / views["distance"][:, None, None]
+    own = jacobian @ references.covariance[rows] @ jacobian.transpose(0, 2, 1)
+    alike = references.deviation[rows] ** 2 + _FLOOR**2
+    return np.stack([own[:, 0, 0] + alike, own[:, 0, 1], own[:, 1, 1] + alike], 1)
 
 
 def _templates(

@@ -21,6 +21,7 @@ _DAMPING = 1e-9
 _MIN_SIGHTINGS = 4
 _SETTLED = 1e-4  # of a parameter's standard deviation
 _NOT_ROBUST = 1e6  # scale of a loss
+_ROUGHLY = 0.3  # deviation of intrinsics that nothing tells of, of the focal length or of 1
 _CLUSTERS = 8  # along each side of an image, whose errors may have a common part
 
 
@@ -78,10 +79,17 @@ class RefinedIntrinsics:
 
 
 def covariance_of(
-    rig_from_world: pycolmap.Rigid3d, sensors: Sequence[Sensor], sightings: Sequence[Sightings]
+    rig_from_world: pycolmap.Rigid3d,
+    sensors: Sequence[Sensor],
+    sightings: Sequence[Sightings],
+    refined: RefinedIntrinsics,
 ) -> Float64 | None:
-    """(6, 6) of a pose as it is, intrinsics taken as known; None if the sightings do not determine it."""
-    problem = _Problem(sensors, sightings, RefinedIntrinsics())
+    """(6, 6) of a pose as it is; None if the sightings do not determine it.
+
+    Args:
+        refined: intrinsics that are only roughly known.
+    """
+    problem = _Problem(sensors, sightings, refined)
     state = _State(rig_from_world, [sensor.camera for sensor in sensors])
     return problem.covariance(problem.jacobian(state), problem.residuals(state), _NOT_ROBUST)
 
@@ -205,12 +213,23 @@ class _Problem:
             first += len(indices)
         return _State(pose, cameras)
 
+    def _roughly_known(self) -> Float64:
+        """Inverse squared deviations of all refined intrinsics that hold without any sighting."""
+        known = []
+        for sensor, indices in zip(self.sensors, self.intrinsics, strict=True):
+            camera = sensor.camera
+            for index in indices:
+                in_pixels = index not in camera.extra_params_idxs()
+                known.append(1 / (_ROUGHLY * (camera.mean_focal_length() if in_pixels else 1)) ** 2)
+        return np.array(known)
+
     def covariance(self, jacobian: Float64, residuals: Float64, scale: float) -> Float64 | None:
         """(6, 6) as if all errors were independent, and what the errors of neighbours have in common.
 
         The latter is seen in the gradients that clusters of neighbours add up to.
         """
         h, _ = self.equations(jacobian, residuals, scale)
+        np.einsum("ii->i", h)[6:] += self._roughly_known()
         try:
             inverse = np.linalg.inv(h)
         except np.linalg.LinAlgError:

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import pycolmap
 
-from pixcli.adjustment.surface import Shifts, SurfaceLimits
+from pixcli.adjustment.surface import SurfaceLimits
 from pixcli.localization.first_pose import FirstPose, Matches
 from pixcli.localization.guard import objection
 from pixcli.localization.map import LocalizationMap
@@ -29,7 +29,6 @@ Bool = npt.NDArray[np.bool_]
 _MATCH_LIMITS = SurfaceLimits(min_correlation=0.8, max_shift=3.0, num_threads=1)
 _POINT_LIMITS = SurfaceLimits(min_correlation=0.9, max_shift=2.0, max_deviation=0.25, num_threads=1)
 _MAX_POINT_DEVIATION = 0.1  # pixels; points that their own views disagree on more are not asked for
-_FLOOR = 0.02  # pixels: what no covariance predicts
 _SCALES = (5.0, 2.0, 1.0)  # standard deviations, of the losses
 _TOLERANCE = 0.5  # pixels that a pose may move projections by before warps are made again
 _MAX_ROUNDS = 3
@@ -122,16 +121,16 @@ class _Refinement:
             observation, near = self._map.nearest_to(view.rows[at], sensor.camera, pose)
             at, observation = at[near], observation[near]
             rows = view.rows[at]
-            shifts = measure_points(
+            accepted, sighted = measure_points(
                 self._map, rows, observation, sensor.camera, pose, view.pixels, limits, xy[at]
             )
-            measured = at[shifts.accepted]
-            xy[measured] = shifts.xy[shifts.accepted]
+            measured = at[accepted]
+            xy[measured] = sighted.xy
             raw = np.array(inliers)
             raw[measured] = False
             covariance = np.tile([first.deviation**2, 0, first.deviation**2], (int(raw.sum()), 1))
             kept = Sightings(view.matches.points[raw], xy[raw], covariance)
-            sightings.append(_joined(_sightings(self._map, rows, shifts), kept))
+            sightings.append(_joined(sighted, kept))
             keypoints.append(xy)
             num_measured += len(measured)
         self._state = replace(self._state, keypoints=keypoints)
@@ -142,15 +141,16 @@ class _Refinement:
         """Measure all that the query shows of the map, matched or not; how many pixels the pose moved by."""
         start, state = self._now(), self._state
         max_points = self._options.max_num_points // len(self._views)
+        matched = zip(self._views, state.inliers, strict=True)
+        seen = np.concatenate([view.rows[inliers & (view.rows >= 0)] for view, inliers in matched])
         sightings = []
-        for view, sensor, inliers in zip(self._views, state.sensors, state.inliers, strict=True):
+        for view, sensor in zip(self._views, state.sensors, strict=True):
             pose = sensor.cam_from_rig * state.rig_from_world
-            seen = view.rows[inliers & (view.rows >= 0)]
             rows, observation = self._map.visible(sensor.camera, pose, seen, max_points, _MAX_POINT_DEVIATION)
-            shifts = measure_points(
+            _, sighted = measure_points(
                 self._map, rows, observation, sensor.camera, pose, view.pixels, _POINT_LIMITS
             )
-            sightings.append(_sightings(self._map, rows, shifts))
+            sightings.append(sighted)
         num_measured = sum(len(part.xy) for part in sightings)
         if num_measured < _MIN_MEASURED:
             self._log(Step("points", self._now() - start, num_measured))
@@ -159,14 +159,10 @@ class _Refinement:
 
     def _refine(self, name: str, start: float, num_measured: int, sightings: Sequence[Sightings]) -> float:
         """Take the pose that these sightings give, unless the guard objects; how many pixels it moved by."""
-        state, options = self._state, self._options
-        refined = RefinedIntrinsics()
-        if sum(len(part.xy) for part in sightings) >= _MIN_FOR_INTRINSICS:
-            refined = RefinedIntrinsics(
-                options.refine_focal_length or self._first.estimated_focal_length,
-                options.refine_principal_point,
-                options.refine_extra_params,
-            )
+        state = self._state
+        refined = self._first.refined
+        if sum(len(part.xy) for part in sightings) < _MIN_FOR_INTRINSICS:
+            refined = RefinedIntrinsics()
         pose = refine_pose(state.rig_from_world, state.sensors, sightings, _SCALES, refined)
         if pose is None:
             self._log(Step(name, self._now() - start, num_measured))
@@ -196,14 +192,6 @@ class _Refinement:
     def _now(self) -> float:
         """Seconds, those aside that the scale space of the query took."""
         return time.perf_counter() - sum(view.pixels.seconds for view in self._views)
-
-
-def _sightings(known: LocalizationMap, rows: Int64, shifts: Shifts) -> Sightings:
-    """What was accepted, with the point's own deviation."""
-    rows = rows[shifts.accepted]
-    own = known.references.deviation[rows] ** 2 + _FLOOR**2
-    covariance = shifts.covariance[shifts.accepted] + np.stack([own, np.zeros_like(own), own], 1)
-    return Sightings(known.references.point[rows], shifts.xy[shifts.accepted], covariance)
 
 
 def _joined(a: Sightings, b: Sightings) -> Sightings:

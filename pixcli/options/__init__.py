@@ -9,6 +9,19 @@ from pixcli.options.bundle_adjustment import (
     PosePriorOptions,
     TrackOptions,
 )
+from pixcli.options.colmap import (
+    ExhaustiveMatchingOptions,
+    FeatureExtractionOptions,
+    FeatureMatchingOptions,
+    GlobalMapperOptions,
+    ImageReaderOptions,
+    MapperOptions,
+    SequentialMatchingOptions,
+    SiftExtractionOptions,
+    SiftMatchingOptions,
+    TwoViewGeometryOptions,
+    VocabTreeMatchingOptions,
+)
 from pixcli.options.dense_features import DenseFeaturesOptions
 from pixcli.options.fields import Field, OptionGroup, fields
 from pixcli.options.interpolation import InterpolationOptions
@@ -20,6 +33,7 @@ from pixcli.options.localization import (
     QueryKeypointAdjustmentOptions,
 )
 from pixcli.options.project import CommonOptions, PathOptions
+from pixcli.options.reconstruction import ChainOptions, ReconstructionOptions, TriangulationChainOptions
 from pixcli.options.synthetic import SyntheticOptions
 
 GROUPS: tuple[type[OptionGroup], ...] = (
@@ -37,6 +51,18 @@ GROUPS: tuple[type[OptionGroup], ...] = (
     AbsolutePoseOptions,
     QueryKeypointAdjustmentOptions,
     QueryBundleAdjustmentOptions,
+    ReconstructionOptions,
+    ImageReaderOptions,
+    FeatureExtractionOptions,
+    SiftExtractionOptions,
+    FeatureMatchingOptions,
+    SiftMatchingOptions,
+    ExhaustiveMatchingOptions,
+    SequentialMatchingOptions,
+    VocabTreeMatchingOptions,
+    TwoViewGeometryOptions,
+    MapperOptions,
+    GlobalMapperOptions,
     SyntheticOptions,
 )
 """All groups, in the order of ini files and documentation."""
@@ -53,17 +79,31 @@ __all__ = [
     "AbsolutePoseOptions",
     "BundleAdjustmentCeresOptions",
     "BundleAdjustmentOptions",
+    "ChainOptions",
     "CommonOptions",
     "DenseFeaturesOptions",
+    "ExhaustiveMatchingOptions",
+    "FeatureExtractionOptions",
+    "FeatureMatchingOptions",
     "FeaturemetricBundleAdjustmentOptions",
+    "GlobalMapperOptions",
+    "ImageReaderOptions",
     "InterpolationOptions",
     "KeypointAdjustmentOptions",
     "LocalizationOptions",
+    "MapperOptions",
     "PathOptions",
     "PosePriorOptions",
     "QueryBundleAdjustmentOptions",
     "QueryKeypointAdjustmentOptions",
+    "ReconstructionOptions",
+    "SequentialMatchingOptions",
+    "SiftExtractionOptions",
+    "SiftMatchingOptions",
     "SyntheticOptions",
     "TrackOptions",
+    "TriangulationChainOptions",
+    "TwoViewGeometryOptions",
+    "VocabTreeMatchingOptions",
     "all_fields",
 ]

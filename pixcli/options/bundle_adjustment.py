@@ -67,6 +67,7 @@ class FeaturemetricBundleAdjustmentOptions(OptionGroup):
 
     group = "FeaturemetricBundleAdjustment"
 
+    apply: bool = option(True, "Whether the model is refined; 0 leaves the step out of a reconstruction.")
     strategy: Literal["surface", "feature_reference", "costmaps", "patch_warp", "geometric"] = option(
         "surface",
         "surface: measure every point as a small plane, then adjust what was measured. feature_reference: "

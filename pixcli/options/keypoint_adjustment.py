@@ -25,6 +25,7 @@ class KeypointAdjustmentOptions(OptionGroup):
 
     group = "KeypointAdjustment"
 
+    apply: bool = option(True, "Whether keypoints are refined; 0 leaves the step out of a reconstruction.")
     strategy: Literal["affine", "featuremetric", "topological_reference"] = option(
         "affine",
         "affine: align every keypoint to its track's root. featuremetric: make features agree over all "

@@ -14,15 +14,16 @@ class PathOptions(OptionGroup):
 
     database_path: str = option("", "COLMAP database with keypoints and verified matches.")
     input_path: str = option("", "Folder of a COLMAP model.")
+    reference_path: str = option("", "Folder of a COLMAP model with the cameras and poses to keep.")
+    features_path: str = option("", "hloc's keypoints (HDF5): of the images or, in localize, of the queries.")
+    matches_path: str = option("", "hloc's matches of image pairs (HDF5); in localize, a query is the first.")
+    pairs_path: str = option("", "hloc's pairs, two image names a line; in localize, a query is the first.")
     image_path: str = option("", "Folder that the image names of the database are relative to.")
     image_list_path: str = option("", "Text file with one image name a line: only these images are used.")
     constant_image_list_path: str = option("", "Text file with one image name a line: these stay.")
     queries_path: str = option(
         "", "hloc's list of queries: name, camera model, width, height, parameters on each line."
     )
-    features_path: str = option("", "hloc's keypoints of the queries (HDF5).")
-    matches_path: str = option("", "hloc's matches of the queries with images of the model (HDF5).")
-    pairs_path: str = option("", "hloc's pairs: a query and an image of the model on each line.")
     constant_camera_list_path: str = option("", "Text file with one camera id a line: these stay.")
     constant_rig_list_path: str = option(
         "", "Text file with one rig id a line: where the sensors are in these stays."

@@ -28,7 +28,7 @@ def test_the_frame_of_a_model_is_no_change(feature_scene, frames):
         assert not pose.jumped
 
 
-def test_alignment_is_not_misled_by_what_moved(feature_scene):
+def test_alignment_is_not_misled_by_what_moved(feature_scene, caplog):
     before = pycolmap.Reconstruction(feature_scene(frames=8, points=100).truth)
     after = pycolmap.Reconstruction(before)
     rng = np.random.default_rng(0)
@@ -42,6 +42,7 @@ def test_alignment_is_not_misled_by_what_moved(feature_scene):
     before.transform(align(before, after))
     poses = {pose.name: pose for pose in changes_between(before, after).poses}
     assert [pose.name for pose in poses.values() if pose.jumped] == [name]
+    assert f"{name} moved far more than others" in caplog.text
     assert poses[name].rotation == pytest.approx(1.0, abs=0.03)
     assert poses[name].centre == pytest.approx(0.3, abs=0.005)
     assert poses[name].baselines == pytest.approx(0.3 / baseline(after), rel=0.03)

@@ -85,6 +85,19 @@ def test_constant_images_are_left_alone(refined):
     assert not any(cost.restored for cost in costs)
 
 
+def test_constant_points_stay_when_their_image_goes_back(refined):
+    scene, before, model = refined()
+    spoil(model, sorted(model.frames)[2])
+    held = sorted(model.points3D)[::2]
+    places = {k: np.array(model.points3D[k].xyz) for k in held}
+    accepted = np.ones(len(scene.observations.xy), bool)
+    constants = Constants(points=frozenset(held))
+    costs = guard_reprojections(before, model, scene.observations, accepted, constants)
+    assert sum(cost.restored for cost in costs) == 1
+    for k in held:
+        np.testing.assert_array_equal(model.points3D[k].xyz, places[k])
+
+
 def test_a_model_that_was_spoilt_as_a_whole_comes_back_whole(refined):
     scene, before, model = refined()
     for k, frame_id in enumerate(sorted(model.frames)):

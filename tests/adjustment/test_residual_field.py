@@ -48,11 +48,12 @@ def fitted(model: pycolmap.Reconstruction, camera_model: str | None = None):
     return field
 
 
-def test_a_missing_distortion_is_detected(distorted):
+def test_a_missing_distortion_is_detected(distorted, caplog):
     field = fitted(distorted, "SIMPLE_PINHOLE")
     assert field.too_simple
     assert field.next_model == "SIMPLE_RADIAL"
     assert field.p_value < 1e-6
+    assert "SIMPLE_PINHOLE is too simple for its lens: map with SIMPLE_RADIAL instead" in caplog.text
     assert field.systematic > 0.02
 
 

@@ -81,7 +81,7 @@ def test_references_are_written_for_the_refined_model_and_read_again(
 
 def test_references_serve_any_strategy_later(refine, tmp_path: Path) -> None:
     path = tmp_path / "references.h5"
-    more = (*DSIFT, f"{GROUP}.rounds", 1, "--references_path", path)
+    more = (*DSIFT, f"{GROUP}.strategy", "geometric", "--references_path", path)
     assert refine(*more) == 0
     (references,) = read_references(path)
     assert references.observations is None
@@ -98,7 +98,10 @@ REFUSED = {
         "made with Interpolation.l2_normalize True, but now it is False",
     ),
     "a strategy without": (DSIFT, "which the strategy surface does not use"),
-    "one channel": ((), "a single channel of unit length is 1 everywhere: set --DenseFeatures.model dsift"),
+    "one channel": (
+        (f"{GROUP}.strategy", "geometric"),
+        "a single channel of unit length is 1 everywhere: set --DenseFeatures.model dsift",
+    ),
 }
 
 

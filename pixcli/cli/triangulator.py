@@ -1,0 +1,42 @@
+"""pixcli triangulator"""
+
+from pathlib import Path
+
+from pixcli.cli.params import command
+from pixcli.cli.reconstructor import print_result
+from pixcli.options import CommonOptions, TriangulationChainOptions
+from pixcli.progress import Progress
+from pixcli.reconstruction.reconstruct import triangulate
+
+
+@command
+def triangulator(
+    reference_path: Path,
+    image_path: Path,
+    output_path: Path,
+    database_path: Path | None,
+    features_path: Path | None,
+    matches_path: Path | None,
+    pairs_path: Path | None,
+    options: TriangulationChainOptions,
+    common: CommonOptions,
+    progress: Progress,
+) -> None:
+    """Make refined points at the cameras and poses of a given model.
+
+    The images are those that the model has, by name. Its cameras and poses stay as they are, unless
+    --BundleAdjustment.refine_... says otherwise. All else is as in reconstructor.
+    """
+    result = triangulate(
+        reference_path,
+        image_path,
+        output_path,
+        database_path=database_path,
+        features_path=features_path,
+        matches_path=matches_path,
+        pairs_path=pairs_path,
+        options=options,
+        seed=common.default_random_seed,
+        progress=progress,
+    )
+    print_result(result)

@@ -1,0 +1,236 @@
+"""COLMAP's part of a reconstruction, by pycolmap: features, matches, verification, mapping, triangulation.
+
+Reproducible: images get their numbers by name, seeds are set, and mapping takes one thread unless told
+otherwise.
+"""
+
+import shutil
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pycolmap
+
+from pixcli.errors import UserError
+from pixcli.io.hloc import write_pairs
+from pixcli.options.colmap import TwoViewGeometryOptions, applied
+from pixcli.options.reconstruction import ChainOptions
+from pixcli.reconstruction.reference import read_reference
+
+
+def extract_features(
+    database_path: Path, image_path: Path, names: Sequence[str], options: ChainOptions, seed: int
+) -> dict[str, int]:
+    """SIFT features of these images, into a database that may hold some of them already."""
+    reader = applied(options.image_reader, pycolmap.ImageReaderOptions())
+    extraction = applied(options.feature_extraction, pycolmap.FeatureExtractionOptions())
+    applied(options.sift_extraction, extraction.sift)
+    mode = options.image_reader.camera_mode
+    pycolmap.set_random_seed(seed)
+    # Imported before their features, images get the same numbers in every run.
+    pycolmap.import_images(database_path, image_path, mode, list(names), reader)
+    pycolmap.extract_features(database_path, image_path, list(names), mode, reader, extraction)
+    with pycolmap.Database.open(database_path) as database:
+        images = database.read_all_images()
+        known = {image.name for image in images}
+        if missing := sorted(set(names) - known):
+            raise UserError(
+                f"{image_path / missing[0]}: COLMAP could not read this image; does it fit the options "
+                "ImageReader.camera_model, camera_params and single_camera?"
+            )
+        return {
+            "images": len(images),
+            "cameras": database.num_cameras(),
+            "keypoints": database.num_keypoints(),
+        }
+
+
+def match_images(database_path: Path, options: ChainOptions, seed: int) -> dict[str, int]:
+    """Matches and verifies the images of a database, but for pairs that it has already."""
+    matching = applied(options.feature_matching, pycolmap.FeatureMatchingOptions())
+    applied(options.sift_matching, matching.sift)
+    pycolmap.set_random_seed(seed)
+    verification = _verification(options.two_view_geometry, seed)
+    match options.reconstruction.matcher:
+        case "exhaustive":
+            pairing = applied(options.exhaustive_matching, pycolmap.ExhaustivePairingOptions())
+            pycolmap.match_exhaustive(database_path, matching, pairing, verification)
+        case "sequential":
+            pairing = applied(options.sequential_matching, pycolmap.SequentialPairingOptions())
+            if pairing.loop_detection:
+                _check_vocab_tree(pairing, "SequentialMatching")
+            pycolmap.match_sequential(database_path, matching, pairing, verification)
+        case "vocab_tree":
+            pairing = applied(options.vocab_tree_matching, pycolmap.VocabTreePairingOptions())
+            _check_vocab_tree(pairing, "VocabTreeMatching")
+            pycolmap.match_vocabtree(database_path, matching, pairing, verification)
+    return match_counts(database_path)
+
+
+def verify_matches(database_path: Path, options: TwoViewGeometryOptions, seed: int) -> dict[str, int]:
+    """Verifies all raw matches of a database."""
+    with pycolmap.Database.open(database_path) as database:
+        names = {image.image_id: image.name for image in database.read_all_images()}
+        pairs = [
+            pycolmap.pair_id_to_image_pair(pair_id) for pair_id in sorted(database.read_num_matches()[0])
+        ]
+    with tempfile.TemporaryDirectory(prefix="pixcli-") as folder:
+        listed = Path(folder) / "pairs.txt"
+        write_pairs(listed, [(names[a], names[b]) for a, b in pairs])
+        pycolmap.set_random_seed(seed)
+        pycolmap.verify_matches(database_path, listed, _verification(options, seed))
+    return match_counts(database_path)
+
+
+def match_counts(database_path: Path) -> dict[str, int]:
+    """How many pairs of a database have matches and verified ones, and how many these are."""
+    with pycolmap.Database.open(database_path) as database:
+        _, inliers = database.read_two_view_geometry_num_inliers()
+        inliers = [count for count in inliers if count > 0]
+        return {
+            "pairs": database.num_matched_image_pairs(),
+            "verified_pairs": len(inliers),
+            "matches": database.num_matches(),
+            "inlier_matches": sum(inliers),
+        }
+
+
+def clear_matches(database_path: Path) -> None:
+    """Removes all matches and two-view geometries."""
+    with pycolmap.Database.open(database_path) as database:
+        database.clear_matches()
+        database.clear_two_view_geometries()
+
+
+def map_images(
+    database_path: Path, image_path: Path, output_path: Path, options: ChainOptions, seed: int
+) -> dict[str, Any]:
+    """Maps a database; writes all models into the folder as 0, 1, ..., the one with most images first.
+
+    Raises:
+        UserError: no image pair could be reconstructed; says what was tried.
+    """
+    mapper: Any
+    folder = output_path.parent
+    with tempfile.TemporaryDirectory(prefix=".pixcli-", dir=folder) as temporary:
+        work, made = Path(temporary) / "work", Path(temporary) / "models"
+        work.mkdir()
+        made.mkdir()
+        pycolmap.set_random_seed(seed)
+        if options.reconstruction.mapper == "incremental":
+            mapper = applied(options.mapper, pycolmap.IncrementalPipelineOptions())
+            mapper.random_seed = mapper.mapper.random_seed = mapper.triangulation.random_seed = seed
+            mapper.mapper.num_threads = mapper.num_threads
+            models = pycolmap.incremental_mapping(database_path, image_path, work, mapper)
+        else:
+            mapper = applied(options.global_mapper, pycolmap.GlobalPipelineOptions())
+            mapper.random_seed = mapper.mapper.random_seed = seed
+            mapper.mapper.rotation_averaging.random_seed = seed
+            mapper.mapper.global_positioning.random_seed = seed
+            mapper.mapper.retriangulation.random_seed = seed
+            mapper.mapper.num_threads = mapper.num_threads
+            models = pycolmap.global_mapping(database_path, image_path, work, mapper)
+        found = [model for model in models.values() if model.num_reg_images() >= 2 and model.num_points3D()]
+        if not found:
+            raise UserError(_nothing_mapped(database_path, options))
+        found.sort(key=lambda model: -int(model.num_reg_images()))
+        for k, model in enumerate(found):
+            (made / str(k)).mkdir()
+            model.write_binary(made / str(k))
+        put_folder(made, output_path)
+    return {"images": [int(model.num_reg_images()) for model in found], **model_figures(found[0])}
+
+
+def triangulate(
+    reference_path: Path,
+    database_path: Path,
+    image_path: Path,
+    output_path: Path,
+    options: ChainOptions,
+    seed: int,
+) -> dict[str, Any]:
+    """Triangulates the matches of a database at the poses of a model that has its ids; writes the model.
+
+    Raises:
+        UserError: not a single point could be triangulated.
+    """
+    mapper = applied(options.mapper, pycolmap.IncrementalPipelineOptions())
+    mapper.random_seed = mapper.mapper.random_seed = mapper.triangulation.random_seed = seed
+    mapper.mapper.num_threads = mapper.num_threads
+    reference = read_reference(reference_path)
+    with tempfile.TemporaryDirectory(prefix=".pixcli-", dir=output_path.parent) as temporary:
+        work, made = Path(temporary) / "work", Path(temporary) / "models"
+        work.mkdir()
+        (made / "0").mkdir(parents=True)
+        pycolmap.set_random_seed(seed)
+        model = pycolmap.triangulate_points(reference, database_path, image_path, work, True, mapper)
+        if model.num_points3D() == 0:
+            counts = match_counts(database_path)
+            raise UserError(
+                f"no point could be triangulated from {counts['inlier_matches']} verified matches in "
+                f"{counts['verified_pairs']} pairs: do poses, cameras and image names of --reference_path "
+                "belong to these images?"
+            )
+        model.write_binary(made / "0")
+        put_folder(made, output_path)
+    return {"images": [int(model.num_reg_images())], **model_figures(model)}
+
+
+def model_figures(model: pycolmap.Reconstruction) -> dict[str, Any]:
+    """What a table says of a model."""
+    model.update_point_3d_errors()
+    errors = [point.error for point in model.points3D.values() if point.error >= 0]
+    return {
+        "registered": int(model.num_reg_images()),
+        "points": int(model.num_points3D()),
+        "observations": int(model.compute_num_observations()),
+        "track_length": float(model.compute_mean_track_length()),
+        "reprojection_error": float(np.median(errors)) if errors else None,
+    }
+
+
+def put_folder(source: Path, target: Path) -> None:
+    """Moves a folder to where another may be, which disappears."""
+    if target.exists():
+        with tempfile.TemporaryDirectory(prefix=".pixcli-", dir=target.parent) as old:
+            target.rename(Path(old) / "old")
+            source.rename(target)
+    else:
+        source.rename(target)
+
+
+def remove(path: Path) -> None:
+    """Removes a file or folder, if it is there, with what SQLite keeps beside a database."""
+    if path.is_dir():
+        shutil.rmtree(path)
+    for file in (path, path.with_name(f"{path.name}-wal"), path.with_name(f"{path.name}-shm")):
+        file.unlink(missing_ok=True)
+
+
+def _verification(options: TwoViewGeometryOptions, seed: int) -> Any:
+    verification = applied(options, pycolmap.TwoViewGeometryOptions())
+    verification.ransac.random_seed = seed
+    return verification
+
+
+def _check_vocab_tree(pairing: Any, group: str) -> None:
+    path = Path(pairing.vocab_tree_path)
+    if not path.is_file():
+        given = "" if path == Path() else f", not {path}"
+        raise UserError(f"--{group}.vocab_tree_path must name the file of COLMAP's vocabulary tree{given}")
+
+
+def _nothing_mapped(database_path: Path, options: ChainOptions) -> str:
+    with pycolmap.Database.open(database_path) as database:
+        images = database.num_images()
+        _, inliers = database.read_two_view_geometry_num_inliers()
+    mapper = options.reconstruction.mapper
+    enough = sum(count >= options.mapper.init_min_num_inliers for count in inliers)  # type: ignore[attr-defined]
+    return (
+        f"no model could be made of the {images} images by the {mapper} mapper: {len(inliers)} pairs have "
+        f"verified matches, the best one {max(inliers, default=0)}, and {enough} have enough to begin with. "
+        "The database is kept; give images that overlap more, another --matcher or --mapper, or lower "
+        "--Mapper.init_min_num_inliers and --Mapper.init_min_tri_angle"
+    )

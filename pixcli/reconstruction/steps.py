@@ -1,0 +1,159 @@
+"""The steps of a run: what each was made from, so that none is repeated in vain."""
+
+import hashlib
+import json
+import logging
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pycolmap
+
+import pixcli
+from pixcli.errors import UserError
+from pixcli.io.files import replacing
+from pixcli.io.report import plain
+from pixcli.progress import peak_memory_mb
+
+log = logging.getLogger(__name__)
+
+FILE = "steps.json"
+
+Work = Callable[[bool], Mapping[str, Any]]
+"""Makes the outputs of a step and returns its figures; told whether to take up an interrupted one."""
+
+
+class Steps:
+    """The steps of a run in its output folder, which steps.json there describes.
+
+    A step is done again unless it was finished with the same inputs and its outputs are there. Inputs are
+    what JSON holds; they name the step before, so that a change reaches all that follow.
+    """
+
+    def __init__(self, folder: Path, source: Mapping[str, Any], overwrite: bool) -> None:
+        """Opens or makes a folder.
+
+        Args:
+            source: what the run is made from. A folder of a run from something else is not touched.
+            overwrite: forget such a run instead.
+
+        Raises:
+            UserError: the folder holds something else, or cannot be written.
+        """
+        self._file = folder / FILE
+        self._source = plain(source)
+        self._steps: dict[str, Any] = {}
+        self._stamps: dict[str, list[Any]] = {}
+        if folder.exists() and not folder.is_dir():
+            raise UserError(f"{folder} is no folder: name another --output_path")
+        if self._file.is_file():
+            self._read(folder, overwrite)
+        elif folder.is_dir() and any(folder.iterdir()):
+            raise UserError(f"{folder} holds files, but no run of pixcli: name a new folder by --output_path")
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(f"{folder} cannot be made: {error.strerror}") from error
+        self._write()
+
+    def hash_of(self, path: Path) -> str:
+        """A hash of a file's bytes; a file of the same size and time as last time is not read again."""
+        try:
+            stat = path.stat()
+            stamp = [stat.st_size, stat.st_mtime_ns]
+            known = self._stamps.get(str(path))
+            if known is None or known[:2] != stamp:
+                with path.open("rb") as file:
+                    known = [*stamp, hashlib.file_digest(file, "blake2b").hexdigest()[:32]]
+        except OSError as error:
+            raise UserError(f"{path} cannot be read: {error.strerror}") from error
+        self._stamps[str(path)] = known
+        return str(known[2])
+
+    def run(
+        self, name: str, inputs: Mapping[str, Any], outputs: Sequence[Path], work: Work
+    ) -> tuple[Mapping[str, Any], bool]:
+        """Do a step, unless its result is there; its figures, and whether it was done now.
+
+        Outputs must take their places whole. Figures are those of the run that made the outputs.
+        """
+        versions = {"pixcli": pixcli.__version__, "pycolmap": pycolmap.__version__}
+        inputs = plain({**inputs, "version": versions})
+        stored = self._steps.get(name)
+        if stored is not None and stored["inputs"] == inputs and stored["done"]:
+            missing = [output.name for output in outputs if not output.exists()]
+            if not missing:
+                log.info("%s: nothing has changed", name)
+                return stored["figures"], False
+            log.info("%s again: its result %s is gone", name, missing[0])
+        elif stored is not None:
+            same = stored["inputs"] == inputs
+            log.info(
+                "%s again: %s", name, "it was not finished" if same else difference(stored["inputs"], inputs)
+            )
+        resume = stored is not None and stored["inputs"] == inputs and not stored["done"]
+        self._steps[name] = {"inputs": inputs, "done": False}
+        self._write()
+        start = time.perf_counter()
+        figures = dict(plain(work(resume)))
+        memory = max(peak_memory_mb(), figures.get("peak_memory_mb", 0.0))
+        figures |= {"seconds": time.perf_counter() - start, "peak_memory_mb": memory}
+        self._steps[name] = {"inputs": inputs, "done": True, "figures": figures}
+        self._write()
+        return figures, True
+
+    def _read(self, folder: Path, overwrite: bool) -> None:
+        try:
+            state = json.loads(self._file.read_text(encoding="utf-8"))
+            source, steps, stamps = state["source"], state["steps"], state["stamps"]
+        except (OSError, ValueError, KeyError) as error:
+            raise UserError(
+                f"{self._file} is damaged ({error}): delete it together with the run, or name another "
+                "--output_path"
+            ) from None
+        if source == self._source:
+            self._steps, self._stamps = steps, stamps
+        elif not overwrite:
+            raise UserError(
+                f"{folder} holds another run ({difference(source, self._source)}): name another "
+                "--output_path, or replace it by --Reconstruction.overwrite 1"
+            )
+
+    def _write(self) -> None:
+        state = {"source": self._source, "steps": self._steps, "stamps": self._stamps}
+        with replacing(self._file) as temporary:
+            temporary.write_text(json.dumps(state, indent=1) + "\n", encoding="utf-8")
+
+
+def digest(inputs: Mapping[str, Any]) -> str:
+    """A hash of what a step is made from, for the steps after it."""
+    text = json.dumps(plain(inputs), sort_keys=True)
+    return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
+
+
+def difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
+    """In words, the first of what differs between two nested mappings."""
+    before, after = _flat(old), _flat(new)
+    changed = [key for key in dict.fromkeys([*after, *before]) if before.get(key) != after.get(key)]
+    key = changed[0]
+    *outer, name = key
+    kind = outer[0] if outer else ""
+    if kind == "after":
+        words = f"the step {name} has changed"
+    elif kind == "files":
+        what = "is new" if key not in before else "is gone" if key not in after else "has changed"
+        words = f"{name} {what}"
+    else:
+        words = f"{name} is {after.get(key, 'not set')}, was {before.get(key, 'not set')}"
+    return words + (f", and {len(changed) - 1} more" if len(changed) > 1 else "")
+
+
+def _flat(nested: Mapping[str, Any], path: tuple[str, ...] = ()) -> dict[tuple[str, ...], Any]:
+    flat = {}
+    for key, value in nested.items():
+        if isinstance(value, Mapping):
+            flat.update(_flat(value, (*path, key)))
+        else:
+            flat[(*path, key)] = value
+    return flat

@@ -1,0 +1,170 @@
+"""QueryLocalizer with the surface strategy on a small exact scene, and on queries that it must refuse."""
+
+from concurrent.futures import ThreadPoolExecutor
+from copy import deepcopy
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from pixcli.errors import UserError
+from pixcli.io.images import read_image
+from pixcli.localization.localizer import QueryLocalizer
+from pixcli.options import AbsolutePoseOptions
+
+
+@pytest.fixture(scope="module")
+def localizer(left_out):
+    return left_out.localizer()
+
+
+def some(left_out, number):
+    return np.random.default_rng(0).choice(len(left_out.point3D_ids), number, replace=False)
+
+
+def test_twenty_matches_do_what_all_do(left_out, localizer):
+    everything = left_out.localize(left_out.localizer(densify="always"))
+    few = left_out.localize(localizer, some(left_out, 20))
+    assert everything.success
+    assert few.success
+    raw, best = left_out.position_error(left_out.first), left_out.position_error(everything.cam_from_world)
+    assert best < 0.6 * raw
+    assert left_out.position_error(few.cam_from_world) < 1.1 * best
+    assert [step.name for step in few.steps if step.measurements] == ["matches", "points"]
+    assert few.steps[-2].measurements > 1000
+    assert few.undone == ""
+
+
+def test_matches_alone_are_measured(left_out):
+    result = left_out.localize(left_out.localizer(densify="never"))
+    raw = left_out.position_error(left_out.first)
+    assert left_out.position_error(result.cam_from_world) < 0.6 * raw
+    assert result.num_inliers > 0.95 * len(left_out.point3D_ids)
+    given = left_out.keypoints[left_out.point2D_idxs]
+    points = np.array([left_out.model.points3D[i].xyz for i in left_out.point3D_ids])
+    truth = left_out.camera.img_from_cam(left_out.truth * points)
+    moved = (result.keypoints != given).any(1)
+    assert moved.mean() > 0.9
+    before, after = (np.linalg.norm(xy - truth, axis=1)[moved] for xy in (given, result.keypoints))
+    assert np.median(after) < 0.8 * np.median(before)
+    step = next(step for step in result.steps if step.name == "matches")
+    assert step.cost_after < step.cost_before
+
+
+def test_covariance_is_of_the_size_of_the_error(left_out):
+    for densify in ("always", "never"):
+        result = left_out.localize(left_out.localizer(densify=densify))
+        assert 0.02 < left_out.normalised_error(result) < 6
+        np.testing.assert_allclose(result.covariance, result.covariance.T, atol=1e-18)
+        assert (np.linalg.eigvalsh(result.covariance) > 0).all()
+
+
+def test_any_number_of_threads_gives_the_same(left_out, localizer):
+    rows = [some(left_out, n) for n in (8, 30, 60, 200)] * 2
+    one = [left_out.localize(localizer, r) for r in rows]
+    with ThreadPoolExecutor(4) as pool:
+        many = list(pool.map(lambda r: left_out.localize(localizer, r), rows))
+    for a, b in zip(one, many, strict=True):
+        assert np.array_equal(a.cam_from_world.params, b.cam_from_world.params)
+        assert np.array_equal(a.covariance, b.covariance)
+
+
+def test_pixels_serve_as_well_as_files(left_out, localizer):
+    pixels = read_image(left_out.images / left_out.name)
+    a = left_out.localize(localizer, some(left_out, 30))
+    b = left_out.localize(localizer, some(left_out, 30), image=pixels)
+    assert np.array_equal(a.cam_from_world.params, b.cam_from_world.params)
+    color = np.asarray(Image.open(left_out.images / left_out.name).convert("RGB"))
+    c = left_out.localize(localizer, some(left_out, 30), image=color)
+    assert left_out.position_error(c.cam_from_world) < 1.2 * left_out.position_error(a.cam_from_world)
+
+
+def test_a_focal_length_is_estimated_or_refined_on_request(left_out):
+    true = left_out.camera.mean_focal_length()
+    wrong = deepcopy(left_out.camera)
+    wrong.rescale(wrong.width, wrong.height)
+    params = np.array(wrong.params)
+    params[:2] *= 1.02
+    wrong.params = params
+    kept = left_out.localize(left_out.localizer(densify="always"), camera=wrong)
+    assert kept.camera.mean_focal_length() == wrong.mean_focal_length()
+    refined = left_out.localize(left_out.localizer(densify="always", refine_focal_length=True), camera=wrong)
+    assert abs(refined.camera.mean_focal_length() / true - 1) < 1e-3
+    wrong.has_prior_focal_length = False
+    estimated = left_out.localize(left_out.localizer(densify="always"), camera=wrong)
+    assert abs(estimated.camera.mean_focal_length() / true - 1) < 1e-3
+    assert left_out.position_error(estimated.cam_from_world) < 0.2 * left_out.position_error(
+        kept.cam_from_world
+    )
+    assert wrong.mean_focal_length() == pytest.approx(1.02 * true)  # the caller's camera stays as it was
+
+
+def test_an_image_of_something_else_changes_little(left_out, localizer):
+    """Nothing agrees with the references: the pose rests on the keypoints."""
+    noise = np.random.default_rng(0).uniform(0, 255, (left_out.camera.height, left_out.camera.width))
+    result = left_out.localize(localizer, image=noise)
+    assert result.success
+    raw = left_out.position_error(left_out.first)
+    assert left_out.position_error(result.cam_from_world) < 1.5 * raw
+
+
+def test_matches_with_deleted_points_do_not_count(left_out, localizer):
+    ids = np.array(left_out.point3D_ids)
+    ids[::3] = 10**9 + np.arange(len(ids[::3]))
+    result = left_out.localize(localizer, point3D_ids=ids)
+    assert result.success
+    assert not result.inliers[::3].any()
+    assert len(result.inliers) == len(ids)
+    assert np.isfinite(result.keypoints).all()
+
+
+def bad_queries(left_out):
+    none = np.zeros(0, int)
+    rows, ids = left_out.point2D_idxs, left_out.point3D_ids
+    flat = deepcopy(left_out.camera)
+    flat.params = np.zeros(len(flat.params))
+    return {
+        "it has no keypoints": {"keypoints": np.zeros((0, 2)), "point2D_idxs": none, "point3D_ids": none},
+        "it has no matches": {"point2D_idxs": none, "point3D_ids": none},
+        "3 matches with points of the model, but a pose takes 4": {
+            "point2D_idxs": rows[:3],
+            "point3D_ids": ids[:3],
+        },
+        "0 matches with points": {"point3D_ids": ids + 10**9},
+        "a match names keypoint": {"point2D_idxs": rows + 10**6},
+        "no rows of keypoints": {"point2D_idxs": rows[:-1]},
+        "keypoints have the shape": {"keypoints": left_out.keypoints.ravel()},
+        "not finite": {"keypoints": np.full_like(left_out.keypoints, np.nan)},
+        "no usable intrinsics": {"camera": flat},
+        "agree": {"point3D_ids": np.random.default_rng(0).permutation(ids)[:12], "point2D_idxs": rows[:12]},
+        "no such image": {"image": left_out.images / "missing.jpg"},
+        "its image has the shape (20, 30)": {"image": np.zeros((20, 30))},
+    }
+
+
+def test_a_bad_query_has_a_reason(left_out):
+    localizer = left_out.localizer()
+    localizer = QueryLocalizer(
+        left_out.model,
+        references=left_out.references,
+        absolute_pose=AbsolutePoseOptions(min_num_inliers=8),
+    )
+    for reason, changes in bad_queries(left_out).items():
+        result = left_out.localize(localizer, **changes)
+        assert not result.success, reason
+        assert reason in result.reason
+        assert result.cam_from_world is None
+        assert result.num_inliers == 0
+
+
+def test_a_truncated_image_fails_its_query_only(left_out, localizer, tmp_path):
+    path = tmp_path / left_out.name
+    path.write_bytes((left_out.images / left_out.name).read_bytes()[:2000])
+    result = left_out.localize(localizer, image=path)
+    assert not result.success
+    assert "cannot be read" in result.reason
+
+
+def test_a_localizer_needs_something_to_compare_with(left_out):
+    with pytest.raises(UserError, match="takes references, or the image_path"):
+        QueryLocalizer(left_out.model)
