@@ -17,6 +17,8 @@ Evaluate = Callable[[Float64], Float64]
 """(n, 6) cost at positions (n, 2) in an image, its gradient x y and its Hessian xx xy yy by the pixel."""
 
 _STEP = 1e-5  # of a parameter, that derivatives are taken over
+_PIXEL_STEP = 0.05  # that gradients by the pixel change over
+_LEAST_CURVATURE = 1e-9  # relative; with less the pose is no minimum of the cost as it is
 _MIN_FACTOR, _MAX_FACTOR = 1e-9, 1e6  # of the damping
 
 
@@ -85,7 +87,7 @@ def refine_costed_pose(
             factor = max(factor / 10, _MIN_FACTOR)
         elif (factor := factor * 10) > _MAX_FACTOR:
             break
-    covariance = _covariance(h, gradients)
+    covariance = _covariance(jacobian, state.curvature(observed), h, gradients)
     if covariance is None:
         return None
     variance = np.einsum("nij,jk,nik->ni", jacobian, covariance, jacobian)
@@ -146,6 +148,18 @@ class _State:
             blocks.append(np.nan_to_num(block, posinf=0, neginf=0))
         return np.concatenate(blocks)
 
+    def curvature(self, observed: Sequence[Observed]) -> Float64:
+        """(n, 2, 2) change of each point's gradient by the pixel."""
+        parts = []
+        for sensor, part in zip(self.sensors, observed, strict=True):
+            xy = project(sensor, self.rig_from_world, part.points)
+            change = [
+                (part.evaluate(xy + axis) - part.evaluate(xy - axis))[:, 1:3] / (2 * _PIXEL_STEP)
+                for axis in _PIXEL_STEP * np.eye(2)
+            ]
+            parts.append(np.nan_to_num(np.stack(change, axis=2)))
+        return np.concatenate(parts)
+
     def moved(self, step: Float64, intrinsics: RefinedIntrinsics) -> "_State":
         old = self.rig_from_world
         pose = pycolmap.Rigid3d(pycolmap.Rotation3d(step[:3]) * old.rotation, old.translation + step[3:6])
@@ -170,18 +184,30 @@ def _equations(jacobian: Float64, costs: Float64) -> tuple[Float64, Float64]:
     return h, np.einsum("ni,nik->nk", costs[:, 1:3], jacobian)
 
 
-def _covariance(h: Float64, gradients: Float64) -> Float64 | None:
-    """From how the gradients of single points scatter: whatever the cost is, and however it is scaled."""
+def _covariance(jacobian: Float64, curvature: Float64, h: Float64, gradients: Float64) -> Float64 | None:
+    """From how the gradients of single points scatter: whatever the cost is, and however it is scaled.
+
+    The change of the gradient is the whole one: that of Gauss-Newton is too large where the loss flattens.
+    """
     count = len(gradients)
     spare = count - len(h) / 2  # two equations a point
     if spare <= 0:
         return None
+    whole = np.einsum("nik,nij,njl->kl", jacobian, curvature, jacobian)
+    if not np.linalg.eigvalsh(_scaled(whole, h)).min() > _LEAST_CURVATURE:
+        whole = h
     try:
-        inverse = np.linalg.inv(h)
+        inverse = np.linalg.inv(whole)
     except np.linalg.LinAlgError:
         return None
     covariance = inverse @ (gradients.T @ gradients) @ inverse * (count / spare)
     return covariance if np.isfinite(covariance).all() else None
+
+
+def _scaled(matrix: Float64, by: Float64) -> Float64:
+    """A matrix as it is where `by` has ones on its diagonal; finite in any case."""
+    size = np.sqrt(np.maximum(np.diag(by), np.finfo(float).tiny))
+    return np.asarray(np.nan_to_num((matrix + matrix.T) / 2 / np.outer(size, size)))
 
 
 def _varied(sensor: Sensor, index: int) -> tuple[Sensor, Sensor, float]:

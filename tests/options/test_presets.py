@@ -16,6 +16,7 @@ CHANGES = {
         "KeypointAdjustment.strategy": "featuremetric",
         "KeypointAdjustment.warp": "translation",
         "KeypointAdjustment.max_iterations": 100,
+        "Localization.strategy": "featuremetric",
     },
 }
 """What every preset changes of the defaults: all of it, so that no preset changes the problem in silence."""
@@ -45,6 +46,24 @@ def test_the_formulation_of_the_preset_pixsfm_does_not_follow_the_defaults():
         "KeypointAdjustment.function_tolerance": 0.0,
         "KeypointAdjustment.gradient_tolerance": 0.0,
         "KeypointAdjustment.parameter_tolerance": 1e-5,
+        "Localization.strategy": "featuremetric",
+        "Localization.target_reference": "nearest",
+        "Localization.refine_focal_length": False,
+        "Localization.refine_principal_point": False,
+        "Localization.refine_extra_params": False,
+        "AbsolutePose.max_error": 12.0,
+        "QueryKeypointAdjustment.apply": True,
+        "QueryKeypointAdjustment.feature_inlier_thresh": -1.0,
+        "QueryKeypointAdjustment.stack_correspondences": False,
+        "QueryKeypointAdjustment.bound": 4.0,
+        "QueryKeypointAdjustment.loss": "trivial",
+        "QueryKeypointAdjustment.max_iterations": 100,
+        "QueryKeypointAdjustment.parameter_tolerance": 1e-5,
+        "QueryBundleAdjustment.apply": True,
+        "QueryBundleAdjustment.unique_inliers": "min_error",
+        "QueryBundleAdjustment.loss": "cauchy",
+        "QueryBundleAdjustment.loss_scale": 0.25,
+        "QueryBundleAdjustment.max_iterations": 100,
     }
 
 

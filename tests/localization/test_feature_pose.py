@@ -1,0 +1,146 @@
+"""Poses and keypoints from features: the truth, its covariance, rigs, intrinsics."""
+
+from dataclasses import replace
+
+import numpy as np
+import pycolmap
+import pytest
+
+from pixcli.localization.feature_pose import Observed, refine_costed_pose, reprojection
+from pixcli.localization.feature_targets import Targets, align_keypoints
+from pixcli.localization.pose import RefinedIntrinsics, Sensor, difference, project
+from pixcli.options import InterpolationOptions, QueryKeypointAdjustmentOptions
+
+EDGE = 12
+PLAIN = InterpolationOptions(l2_normalize=False)
+
+
+def made_scene(model="OPENCV", sensors=1, count=120, noise=0.0, seed=0, channels=8):
+    """A true pose, and for each sensor points with features that meet their references where they project to.
+
+    Features are linear in the pixel, which bicubic sampling gives exactly; `noise` shifts those of every
+    point, in pixels.
+    """
+    rng = np.random.default_rng(seed)
+    camera = pycolmap.Camera.create_from_model_name(1, model, 500.0, 640, 480)
+    params = np.array(camera.params)
+    params[list(camera.extra_params_idxs())] = 0.01
+    camera.params = params
+    pose = pycolmap.Rigid3d(pycolmap.Rotation3d(rng.normal(0, 0.3, 3)), rng.normal(0, 0.5, 3))
+    parts = []
+    for k in range(sensors):
+        turn = pycolmap.Rotation3d(np.array([0, 0.7 * k, 0]))
+        sensor = Sensor(camera, pycolmap.Rigid3d(turn, np.array([0.2 * k, 0, 0])))
+        in_camera = np.stack([*rng.uniform(-0.5, 0.5, (2, count)), np.ones(count)], 1)
+        in_camera *= rng.uniform(2, 5, (count, 1))
+        points = np.asarray((sensor.cam_from_rig * pose).inverse() * in_camera).reshape(-1, 3)
+        xy = project(sensor, pose, points) + rng.normal(0, noise, (count, 2))
+        corners = np.floor(xy - EDGE / 2).astype(np.int32)
+        references = rng.uniform(-1, 1, (count, channels)).astype(np.float32)
+        slopes = rng.uniform(-0.5, 0.5, (count, 1, 1, channels, 2))
+        rows, columns = np.mgrid[:EDGE, :EDGE]
+        at = np.stack([columns, rows], -1) + 0.5 + corners[:, None, None]
+        data = references[:, None, None] + (slopes * (at - xy[:, None, None])[..., None, :]).sum(-1)
+        level = (data.astype(np.float32), corners, np.ones((count, 2)), np.arange(count))
+        parts.append((sensor, points, Targets(level, np.arange(count + 1), references), xy))
+    return pose, parts
+
+
+def observed_of(parts):
+    return [
+        Observed(points, lambda xy, targets=targets: targets.evaluate(xy, PLAIN, "cauchy", 0.5))
+        for _, points, targets, _ in parts
+    ]
+
+
+def disturbed(pose, rng):
+    turn = pycolmap.Rotation3d(rng.normal(0, 2e-3, 3))
+    return pycolmap.Rigid3d(turn * pose.rotation, pose.translation + rng.normal(0, 5e-3, 3))
+
+
+@pytest.mark.parametrize("model", ["SIMPLE_PINHOLE", "OPENCV", "OPENCV_FISHEYE", "FOV", "EUCM"])
+@pytest.mark.parametrize("sensors", [1, 2])
+def test_finds_the_true_pose(model, sensors):
+    pose, parts = made_scene(model, sensors)
+    start = disturbed(pose, np.random.default_rng(1))
+    assert np.abs(difference(start, pose)).max() > 1e-3
+    found = refine_costed_pose(
+        start, [part[0] for part in parts], observed_of(parts), RefinedIntrinsics(), 100, 1e-9
+    )
+    assert found is not None
+    np.testing.assert_allclose(difference(found.rig_from_world, pose), 0, atol=1e-5)
+    assert found.cost_after < 1e-5 * found.cost_before
+
+
+def test_finds_intrinsics_on_request():
+    pose, parts = made_scene(count=300)
+    (sensor, *rest) = parts[0]
+    camera = sensor.camera
+    factors = np.array([1.003, 0.998, 1, 1, 0.5, 1, 1, 1])
+    params = np.array(camera.params) * factors
+    wrong = pycolmap.Camera(model=camera.model, width=640, height=480, params=params)
+    parts = [(replace(sensor, camera=wrong), *rest)]
+    arguments = (disturbed(pose, np.random.default_rng(1)), [parts[0][0]], observed_of(parts))
+    found = refine_costed_pose(*arguments, RefinedIntrinsics(True, False, True), 100, 1e-12)
+    assert found is not None
+    np.testing.assert_allclose(found.sensors[0].camera.params, camera.params, atol=5e-2)
+    np.testing.assert_allclose(difference(found.rig_from_world, pose), 0, atol=5e-4)
+    held = refine_costed_pose(*arguments, RefinedIntrinsics(), 100, 1e-12)
+    assert held is not None
+    np.testing.assert_array_equal(held.sensors[0].camera.params, params)
+
+
+@pytest.mark.parametrize("kind", ["features", "reprojection"])
+def test_the_covariance_is_calibrated(kind):
+    squares = []
+    for seed in range(30):
+        pose, parts = made_scene(noise=0.3, seed=seed, count=80)
+        observed = observed_of(parts)
+        if kind == "reprojection":
+            observed = [Observed(points, reprojection(xy)) for _, points, _, xy in parts]
+        found = refine_costed_pose(pose, [parts[0][0]], observed, RefinedIntrinsics(), 100, 1e-9)
+        assert found is not None
+        error = difference(found.rig_from_world, pose)
+        squares.append(error @ np.linalg.solve(found.covariance, error) / 6)
+    assert 0.7 < np.mean(squares) < 1.4
+
+
+@pytest.mark.parametrize("count", [0, 2])
+def test_too_few_points_determine_no_pose(count):
+    pose, parts = made_scene(count=count)
+    sensors = [part[0] for part in parts]
+    assert refine_costed_pose(pose, sensors, observed_of(parts), RefinedIntrinsics(), 10, 1e-6) is None
+
+
+def test_keypoints_move_to_their_targets():
+    _, parts = made_scene(count=20)
+    _, _, targets, true = parts[0]
+    start = true + np.random.default_rng(3).uniform(-1, 1, true.shape)
+    xy, moved, before, after = align_keypoints(start, [targets], QueryKeypointAdjustmentOptions(), PLAIN)
+    assert moved.all()
+    np.testing.assert_allclose(xy, true, atol=1e-3)
+    assert after < 1e-3 * before
+    strict = QueryKeypointAdjustmentOptions(feature_inlier_thresh=0.0)
+    near, moved, *_ = align_keypoints(start, [targets], strict, PLAIN)
+    assert not moved.any()
+    np.testing.assert_array_equal(near, start)
+    narrow = QueryKeypointAdjustmentOptions(bound=0.2)
+    bounded, moved, *_ = align_keypoints(start, [targets], narrow, PLAIN)
+    assert not moved[np.abs(true - start).max(1) > 0.25].any()
+    np.testing.assert_array_equal(bounded[~moved], start[~moved])
+
+
+def test_a_keypoint_of_several_matches_moves_once_where_they_are_stacked():
+    _, parts = made_scene(count=1)
+    _, _, targets, true = parts[0]
+    data, corners, scales, _ = targets.level
+    features = np.repeat(targets.features, 2, axis=0)
+    features[1] += 0.1
+    twice = [Targets((data, corners, scales, np.array([0, 0])), np.arange(3), features)]
+    both = np.repeat(true, 2, axis=0)
+    apart, *_ = align_keypoints(both, twice, QueryKeypointAdjustmentOptions(), PLAIN)
+    assert np.abs(apart[0] - apart[1]).max() > 0.01
+    stacked = QueryKeypointAdjustmentOptions(stack_correspondences=True)
+    together, *_ = align_keypoints(both, twice, stacked, PLAIN)
+    np.testing.assert_array_equal(together[0], together[1])
+    np.testing.assert_allclose(together[0], apart.mean(axis=0), atol=1e-3)
