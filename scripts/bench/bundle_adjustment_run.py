@@ -14,6 +14,7 @@ from pathlib import Path
 from threading import Thread
 
 import numpy as np
+import PIL.Image
 import pycolmap
 from bundle_adjustment import simulate
 from common import Bench, arguments
@@ -31,11 +32,12 @@ LIBRARIES = "import pixcli.cli.main, pixcli.cli.featuremetric_bundle_adjuster, p
 def write_cache(
     folder: Path, model: pycolmap.Reconstruction, observations: Observations, features: DenseFeaturesOptions
 ) -> None:
-    """Fills the cache with patches around the projections, and writes files that stand for the images."""
+    """Fills the cache with patches around the projections, and writes blank images."""
+    images = [image for _, image in sorted(model.images.items())]
     files = []
-    for _, image in sorted(model.images.items()):
-        (folder / image.name).write_text(image.name, encoding="utf-8")
+    for image in images:
         size = (image.camera.width, image.camera.height)
+        PIL.Image.new("L", size, image.image_id).save(folder / image.name)
         files.append(ImageFile(image.name, folder / image.name, size))
     projected = project(model, observations)
     extraction, _ = extraction_around(model, files, observations, projected, features)
@@ -44,8 +46,9 @@ def write_cache(
     phase = rng.uniform(0, 6, (count, channels))
     slope = rng.uniform(-0.5, 0.5, (count, 2, channels))
     with open_store(Path(features.cache_path), extraction.contents, lambda index: "") as store:
-        for index, (file, image_id) in enumerate(zip(files, sorted(model.images), strict=True)):
-            members = observations.by_image[image_id]
+        for index, name in enumerate(extraction.contents.images):
+            (image,) = (image for image in images if image.name == name)
+            members = observations.by_image[image.image_id]
             # The keypoints are where the points truly are; the patches lie around the projections of the
             # disturbed model.
             true, points = observations.xy[members], observations.point_index[members]
@@ -56,7 +59,7 @@ def write_cache(
                 along_x = np.exp(1j * (x[:, None] * slope[point, 0] + phase[point]))
                 data[k] = (np.exp(1j * y[:, None] * slope[point, 1])[:, None] * along_x).imag
                 data[k] += rng.normal(0, 0.05, channels)
-            store.write(index, image_hash(file.path), [(data, corners, np.ones((len(members), 2)))])
+            store.write(index, image_hash(folder / name), [(data, corners, np.ones((len(members), 2)))])
 
 
 def watched(command: Sequence[object]) -> tuple[float, float, float]:
