@@ -71,9 +71,7 @@ class KeypointAdjustmentOptions(OptionGroup):
         minimum=1,
     )
 
-    weight_by_score: bool = option(
-        True, "featuremetric: weight a match by its score, where one is known."
-    )
+    weight_by_score: bool = option(True, "featuremetric: weight a match by its score, where one is known.")
     loss: Literal["trivial", "cauchy", "huber", "soft_l1", "arctan", "tukey"] = option(
         "cauchy", "featuremetric: robust loss on the feature distance."
     )
