@@ -45,6 +45,28 @@ def align_patches(
     num_threads: int,
     progress: Callable[[int], None] | None = None,
 ) -> NDArray[Any]: ...
+def align_features(
+    buffer: NDArray[Any],
+    gains: NDArray[np.float32] | None,
+    comparison: str,
+    offset: NDArray[np.int64],
+    size: NDArray[np.int32],
+    origin: NDArray[np.float64],
+    radius: int,
+    window: float,
+    template_patch: NDArray[np.integer[Any]],
+    template_xy: NDArray[np.float64],
+    template_spacing: NDArray[np.float64],
+    job_ptr: NDArray[np.int64],
+    job_patch: NDArray[np.int32],
+    starts: NDArray[np.float64],
+    max_iterations: int,
+    max_excursion: float,
+    step_tolerance: float,
+    translation: bool,
+    num_threads: int,
+    progress: Callable[[int], None] | None = None,
+) -> NDArray[Any]: ...
 def refine_surfaces(
     buffer: NDArray[np.uint8],
     offset: NDArray[np.int64],
