@@ -45,6 +45,15 @@ def align_patches(
     num_threads: int,
     progress: Callable[[int], None] | None = None,
 ) -> NDArray[Any]: ...
+def convolve(
+    input: NDArray[np.float32],
+    weights: NDArray[np.float32],
+    bias: NDArray[np.float32],
+    stride: int,
+    padding: int,
+    rectify: bool,
+    num_threads: int,
+) -> NDArray[np.float32]: ...
 def align_features(
     buffer: NDArray[Any],
     gains: NDArray[np.float32] | None,

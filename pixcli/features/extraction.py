@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pixcli.errors import UserError
-from pixcli.features.model import model_identity
+from pixcli.features.model import FeatureModel, model_identity
 from pixcli.features.patches import Extractor
 from pixcli.features.streaming import Estimate, ImageFile, ImageItems
 from pixcli.features.tiling import halo
@@ -92,12 +92,8 @@ class Extraction:
 
     @property
     def identity(self) -> dict[str, Any]:
-        """What decides the features at a position, ready for JSON: the model, its options and the scaling."""
-        model = self._extractor.model
-        skipped = _NEUTRAL | _OF_MODELS | _KEEPING | {"model_path"}
-        values = {key: value for key, value in asdict(self._options).items() if key not in skipped}
-        values["model"] = model_identity(self._options)
-        return values | {key: value for key, value in model.options.items() if key not in _NEUTRAL}
+        """What decides the features at a position, ready for JSON."""
+        return identity_of(self._extractor.model, self._options)
 
     def estimate(self) -> Estimate:
         """What patches() will take. Raises UserError if a new cache does not fit on its disk."""
@@ -185,6 +181,14 @@ class Extraction:
             for level in stored.levels
         )
         return tile + items
+
+
+def identity_of(model: FeatureModel, options: DenseFeaturesOptions) -> dict[str, Any]:
+    """The model, its options and the scaling: what decides features at a position, ready for JSON."""
+    skipped = _NEUTRAL | _OF_MODELS | _KEEPING | {"model_path"}
+    values = {key: value for key, value in asdict(options).items() if key not in skipped}
+    values["model"] = model_identity(options)
+    return values | {key: value for key, value in model.options.items() if key not in _NEUTRAL}
 
 
 def image_files(graph: MatchGraph, image_path: Path) -> list[ImageFile]:

@@ -1,4 +1,4 @@
-"""Native alignment of maps of many channels, against textures that are known everywhere and a plain oracle."""
+"""Native alignment of maps of many channels, against textures known everywhere and a plain oracle."""
 
 import os
 import subprocess
@@ -30,7 +30,7 @@ class Texture:
 
 
 def seen_through(texture, x, y, linear=((1, 0), (0, 1)), noise=0.0, rng=None, pitch=1.0):
-    """A map, (SIDE, SIDE, C), in which the texture's point u appears at (x, y) + A u, in pixels of the image."""
+    """(SIDE, SIDE, C): the texture's point u appears at (x, y) + A u, in pixels of the image."""
     pixels = (np.stack(np.meshgrid(np.arange(SIDE), np.arange(SIDE)), -1) + 0.5) * pitch
     values = texture((pixels - [x, y]) @ np.linalg.inv(np.array(linear, float)).T)
     return (values + (rng.normal(0, noise, values.shape) if noise else 0)).astype(np.float32)
@@ -71,7 +71,7 @@ def linear_of(result):
     return np.stack([result["warp"][name] for name in ("a11", "a12", "a21", "a22")], -1).reshape(-1, 2, 2)
 
 
-# ---- A plain description of what is minimised ---------------------------------------------------------------
+# ---- A plain description of what is minimised ----
 
 
 def spline_samples(values, uv):
@@ -121,7 +121,7 @@ def parameters_of(row):
     return np.array([row["warp"][name] for name in ("x", "y", "a11", "a12", "a21", "a22")])
 
 
-# ---- Tests --------------------------------------------------------------------------------------------------
+# ---- Tests ----
 
 
 @pytest.mark.parametrize("comparison", ["correlation", "distance", "cosine"])
@@ -313,9 +313,8 @@ def test_the_portable_kernel_gives_the_same():
     found = []
     for isa in ("baseline", ""):
         environment = {**os.environ, "PIXCLI_ISA": isa} if isa else os.environ
-        out = subprocess.run(
-            [sys.executable, "-P", "-c", f"import sys; sys.path.insert(0, {os.path.dirname(__file__)!r})\n" + code],
-            capture_output=True, text=True, check=True, env=environment,
-        )  # fmt: skip
+        path = f"import sys; sys.path.insert(0, {os.path.dirname(__file__)!r})\n"
+        command = [sys.executable, "-P", "-c", path + code]
+        out = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
         found.append(np.array(eval(out.stdout)))
     assert found[0] == pytest.approx(found[1], abs=1e-4)
