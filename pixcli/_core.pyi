@@ -77,7 +77,7 @@ def align_features(
     progress: Callable[[int], None] | None = None,
 ) -> NDArray[Any]: ...
 def refine_surfaces(
-    buffer: NDArray[np.uint8],
+    buffer: NDArray[Any],
     offset: NDArray[np.int64],
     size: NDArray[np.int32],
     origin: NDArray[np.float64],
@@ -96,9 +96,11 @@ def refine_surfaces(
     step_tolerance: float,
     num_threads: int,
     progress: Callable[[int], None] | None = None,
+    gains: NDArray[np.float32] | None = None,
+    comparison: str | None = None,
 ) -> NDArray[Any]: ...
 def measure_shifts(
-    buffer: NDArray[np.uint8],
+    buffer: NDArray[Any],
     offset: NDArray[np.int64],
     size: NDArray[np.int32],
     origin: NDArray[np.float64],
@@ -117,6 +119,8 @@ def measure_shifts(
     step_tolerance: float,
     num_threads: int,
     progress: Callable[[int], None] | None = None,
+    gains: NDArray[np.float32] | None = None,
+    comparison: str | None = None,
 ) -> NDArray[Any]: ...
 def dense_sift(
     image: NDArray[np.float32],

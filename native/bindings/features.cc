@@ -11,9 +11,7 @@
 namespace py = pybind11;
 
 namespace pixcli {
-namespace {
 
-// (samples, channels) of float32, float16 or int8, the latter with gains (p, channels).
 FeatureArrays FeaturesOf(const py::array& buffer, const std::optional<Array<float>>& gains,
                          const Array<int64_t>& offset, const Array<int32_t>& size,
                          const Array<double>& origin) {
@@ -51,6 +49,8 @@ Comparison ComparisonOf(const std::string& name) {
   if (name == "cosine") return Comparison::kCosine;
   throw py::value_error("comparison must be correlation, distance or cosine");
 }
+
+namespace {
 
 Array<Alignment> AlignFeatureArrays(const py::array& buffer, const std::optional<Array<float>>& gains,
                                     const std::string& comparison, const Array<int64_t>& offset,

@@ -195,7 +195,7 @@ inline void CarryCovariance(double p, double q, double r, Alignment* a) {
 
 // Composes the warp with the inverse of the increment d, limited to a trust region. Returns the shift in
 // image pixels and stores the largest change of the linear map.
-double Compose(const double d[kNumParams], double spacing, Warp* a, double* warp_change) {
+[[maybe_unused]] double Compose(const double d[kNumParams], double spacing, Warp* a, double* warp_change) {
   double largest = 0;
   for (int p = 2; p < 6; ++p) largest = fmax(largest, fabs(d[p]) / spacing);
   const double length = sqrt(d[0] * d[0] + d[1] * d[1]);

@@ -55,14 +55,27 @@ struct FeatureKernel {
                 Alignment* alignment);
 };
 
+// As SurfaceKernel, on feature maps.
+struct FeatureSurfaceKernel {
+  int64_t (*scratch_size)(const FeaturePair* pairs, int64_t n, const FeatureSupport& support);
+  void (*refine)(const SurfaceView& reference, const FeaturePair* pairs, int64_t n,
+                 const FeatureSupport& support, const SurfaceLimits& limits, char* scratch, SurfaceFit* fit);
+  void (*measure)(const SurfaceView& reference, const FeaturePair* pairs, int64_t n,
+                  const FeatureSupport& support, const SurfaceLimits& limits, const Plane& plane,
+                  char* scratch, SurfaceShift* shifts);
+};
+
 namespace baseline {
 extern const FeatureKernel kFeatureKernel;
-}
+extern const FeatureSurfaceKernel kFeatureSurfaceKernel;
+}  // namespace baseline
 namespace avx2 {
 extern const FeatureKernel kFeatureKernel;
-}
+extern const FeatureSurfaceKernel kFeatureSurfaceKernel;
+}  // namespace avx2
 namespace avx512 {
 extern const FeatureKernel kFeatureKernel;
-}
+extern const FeatureSurfaceKernel kFeatureSurfaceKernel;
+}  // namespace avx512
 
 }  // namespace pixcli

@@ -18,6 +18,17 @@ const FeatureKernel& Kernel() {
   return baseline::kFeatureKernel;
 }
 
+const FeatureSurfaceKernel& SurfaceKernelInUse() {
+#if defined(__x86_64__)
+  switch (CurrentIsa()) {
+    case Isa::kAvx512: return avx512::kFeatureSurfaceKernel;
+    case Isa::kAvx2: return avx2::kFeatureSurfaceKernel;
+    default: break;
+  }
+#endif
+  return baseline::kFeatureSurfaceKernel;
+}
+
 // Aligned memory that grows and is kept.
 class Scratch {
  public:
@@ -31,6 +42,27 @@ class Scratch {
   static constexpr int64_t kAlignment = 64;
   std::vector<char> memory_;
 };
+
+// work(point, pairs, scratch) for each point.
+template <class Work>
+bool ForEachPoint(const FeatureArrays& patches, const FeatureSupport& support, const SurfaceArrays& s,
+                  int num_threads, const Poll& poll, Work&& work) {
+  const FeatureSurfaceKernel& kernel = SurfaceKernelInUse();
+  return ParallelFor(s.num_points, 16, num_threads, poll, [&](int64_t begin, int64_t end, int) {
+    Scratch scratch;
+    std::vector<FeaturePair> pairs;
+    for (int64_t p = begin; p < end; ++p) {
+      pairs.clear();
+      for (int64_t i = s.ptr[p]; i < s.ptr[p + 1]; ++i) {
+        const bool same = i > s.ptr[p] && s.reference_patch[i] == s.reference_patch[i - 1] &&
+                          s.spacing[i] == s.spacing[i - 1];
+        pairs.push_back(
+            {&s.views[s.view[i]], patches[s.patch[i]], patches[s.reference_patch[i]], s.spacing[i], !same});
+      }
+      work(p, pairs, scratch.Take(kernel.scratch_size(pairs.data(), pairs.size(), support)));
+    }
+  });
+}
 
 }  // namespace
 
@@ -72,6 +104,29 @@ bool AlignFeatures(const FeatureArrays& patches, const Support& support, Compari
       }
     }
   });
+}
+
+bool RefineFeatureSurfaces(const FeatureArrays& patches, const Support& support, Comparison comparison,
+                           const SurfaceArrays& surfaces, const SurfaceLimits& limits, int num_threads,
+                           const Poll& poll, SurfaceFit* fits) {
+  const FeatureSupport nodes{support.View(), comparison};
+  return ForEachPoint(patches, nodes, surfaces, num_threads, poll,
+                      [&](int64_t p, const std::vector<FeaturePair>& pairs, char* scratch) {
+                        SurfaceKernelInUse().refine(surfaces.views[surfaces.reference[p]], pairs.data(),
+                                                    pairs.size(), nodes, limits, scratch, &fits[p]);
+                      });
+}
+
+bool MeasureFeatureShifts(const FeatureArrays& patches, const Support& support, Comparison comparison,
+                          const SurfaceArrays& surfaces, const SurfaceLimits& limits, const Plane* planes,
+                          int num_threads, const Poll& poll, SurfaceShift* shifts) {
+  const FeatureSupport nodes{support.View(), comparison};
+  return ForEachPoint(patches, nodes, surfaces, num_threads, poll,
+                      [&](int64_t p, const std::vector<FeaturePair>& pairs, char* scratch) {
+                        SurfaceKernelInUse().measure(surfaces.views[surfaces.reference[p]], pairs.data(),
+                                                     pairs.size(), nodes, limits, planes[p], scratch,
+                                                     shifts + surfaces.ptr[p]);
+                      });
 }
 
 }  // namespace pixcli

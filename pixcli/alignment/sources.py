@@ -73,6 +73,14 @@ class Source(Protocol):
         """The patches of all boxes, which are ordered by image."""
         ...
 
+    def support(self, radius: int, step: float) -> Support:
+        """A grid for surfaces, on the finest map; features are smoother than intensities: twice as wide."""
+        ...
+
+    def arrays(self, store: PatchStore, boxes: Boxes, output: int) -> dict[str, Any]:
+        """The boxes of an output as native loops take them."""
+        ...
+
     def align(
         self,
         store: PatchStore,
@@ -95,10 +103,11 @@ class GreySource:
         self,
         images: Sequence[ImageFile],
         features: DenseFeaturesOptions,
-        options: KeypointAdjustmentOptions,
+        supports: Sequence[tuple[int, float]] = (),
+        window: float = 0.0,
     ) -> None:
-        self._images, self._features, self._window = images, features, options.window
-        self.supports = [Support(radius, step) for radius, step in options.support_list]
+        self._images, self._features, self._window = images, features, window
+        self.supports = [self.support(radius, step) for radius, step in supports]
 
     def level_of(self, support: Support, spacing: ArrayLike, image: Int32) -> Int32:
         return scale_space.level_of(spacing)
@@ -112,6 +121,14 @@ class GreySource:
     def items(self, boxes: Boxes, image: Int32) -> ImageItems:
         return scale_space.box_items(boxes, image, self._images, self._features)
 
+    def support(self, radius: int, step: float) -> Support:
+        return Support(radius, step)
+
+    def arrays(self, store: PatchStore, boxes: Boxes, output: int) -> dict[str, Any]:
+        samples, starts = store.flat(0)
+        size = np.ascontiguousarray(boxes.shape[:, ::-1])
+        return {"buffer": samples, "offset": starts[:-1], "size": size, "origin": boxes.geometry}
+
     def align(
         self,
         store: PatchStore,
@@ -121,21 +138,17 @@ class GreySource:
         starts: Float64,
         **limits: Any,
     ) -> NDArray[Any]:
-        samples, offsets = store.flat(0)
         return _core.align_patches(
-            samples,
-            offsets[:-1],
-            np.ascontiguousarray(boxes.shape[:, ::-1]),
-            boxes.geometry,
-            support.radius,
-            self._window,
-            templates.patch,
-            templates.xy,
-            templates.spacing,
-            _PERSPECTIVE / templates.image_edge,
-            templates.job_ptr,
-            templates.job_patch,
-            starts,
+            **self.arrays(store, boxes, 0),
+            radius=support.radius,
+            window=self._window,
+            template_patch=templates.patch,
+            template_xy=templates.xy,
+            template_spacing=templates.spacing,
+            perspective_deviation=_PERSPECTIVE / templates.image_edge,
+            job_ptr=templates.job_ptr,
+            job_patch=templates.job_patch,
+            starts=starts,
             **limits,
         )
 
@@ -148,16 +161,17 @@ class FeatureSource:
         name: str,
         images: Sequence[ImageFile],
         features: DenseFeaturesOptions,
-        options: KeypointAdjustmentOptions,
+        supports: Sequence[tuple[int, float]] = (),
+        window: float = 0.0,
     ) -> None:
         self.name = name
         self._extractor = BoxExtractor(images, features)
-        self._window = options.feature_window
-        pitches = [self._extractor.pitch_at(output, 0) for output in range(self._extractor.num_outputs)]
+        self._window = window
+        self._pitches = [self._extractor.pitch_at(output) for output in range(self._extractor.num_outputs)]
         self.supports = [
             Support(radius, max(step, pitch), output)
-            for output, pitch in enumerate(pitches)
-            for radius, step in options.feature_support_list
+            for output, pitch in enumerate(self._pitches)
+            for radius, step in supports
         ]
 
     def level_of(self, support: Support, spacing: Float64, image: Int32) -> Int32:
@@ -173,6 +187,20 @@ class FeatureSource:
     def items(self, boxes: Boxes, image: Int32) -> ImageItems:
         return self._extractor.items(boxes.level, boxes.corner, boxes.shape, image)
 
+    def support(self, radius: int, step: float) -> Support:
+        return Support(radius, max(2 * step, self._pitches[-1]), len(self._pitches) - 1)
+
+    def arrays(self, store: PatchStore, boxes: Boxes, output: int) -> dict[str, Any]:
+        patches = store.boxes(output)
+        return {
+            "buffer": patches.samples,
+            "offset": patches.starts[:-1],
+            "size": np.ascontiguousarray(patches.shapes[:, ::-1]),
+            "origin": boxes.geometry,
+            "gains": patches.gains,
+            "comparison": self._extractor.comparison,
+        }
+
     def align(
         self,
         store: PatchStore,
@@ -182,22 +210,16 @@ class FeatureSource:
         starts: Float64,
         **limits: Any,
     ) -> NDArray[Any]:
-        patches = store.boxes(support.output)
         return _core.align_features(
-            patches.samples,
-            patches.gains,
-            self._extractor.comparison,
-            patches.starts[:-1],
-            np.ascontiguousarray(patches.shapes[:, ::-1]),
-            boxes.geometry,
-            support.radius,
-            self._window,
-            templates.patch,
-            templates.xy,
-            templates.spacing,
-            templates.job_ptr,
-            templates.job_patch,
-            starts,
+            **self.arrays(store, boxes, support.output),
+            radius=support.radius,
+            window=self._window,
+            template_patch=templates.patch,
+            template_xy=templates.xy,
+            template_spacing=templates.spacing,
+            job_ptr=templates.job_ptr,
+            job_patch=templates.job_patch,
+            starts=starts,
             **limits,
         )
 
@@ -206,10 +228,14 @@ def source_of(
     model: str,
     images: Sequence[ImageFile],
     features: DenseFeaturesOptions,
-    options: KeypointAdjustmentOptions,
+    options: KeypointAdjustmentOptions | None = None,
 ) -> Source:
-    """The source for one model of a chain."""
+    """The source for one model of a chain; with the supports of keypoint adjustment if given."""
     features = features.of_model(model)
     if model == "image" and not features.color and not features.model_path:
-        return GreySource(images, features, options)
-    return FeatureSource(model, images, features, options)
+        if options is None:
+            return GreySource(images, features)
+        return GreySource(images, features, options.support_list, options.window)
+    if options is None:
+        return FeatureSource(model, images, features)
+    return FeatureSource(model, images, features, options.feature_support_list, options.feature_window)

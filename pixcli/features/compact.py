@@ -26,23 +26,21 @@ class Layer(NamedTuple):
     padding: int = 1
 
 
-# The strided layer has an even size, so that its samples lie in the middle of the pixels they stand for.
-LAYERS = (Layer(16, 3), Layer(24, 4, 2), Layer(32, 3), Layer(32, 3), Layer(12, 3))
+LAYERS = (Layer(12, 3), Layer(16, 3), Layer(16, 3), Layer(16, 3), Layer(8, 3))
 OFFSET = 0.04
 """Added to intensities in 0..1 before their logarithm, so that noise in the dark stays small."""
 
 
 class CompactModel(FeatureModel):
-    """12 channels at half resolution, compared free of a gain and a bias for each."""
+    """8 channels at every pixel, compared free of a gain and a bias for each."""
 
     default_options: ClassVar[Mapping[str, Any]] = {"num_threads": -1}
     normalizable = False
-    levels = (Level(channels=LAYERS[-1].channels, stride=2, radius=10, basin=4),)
+    levels = (Level(channels=LAYERS[-1].channels, radius=len(LAYERS), basin=4),)
 
     def forward(self, image: NDArray[np.float32]) -> Sequence[NDArray[np.float32]]:
-        """(12, H // 2, W // 2) features, stored channels last."""
-        height, width = (edge // 2 * 2 for edge in image.shape)
-        x = np.log(image[:height, :width, None] * np.float32(1 / 255) + np.float32(OFFSET))
+        """(8, H, W) features, stored channels last."""
+        x = np.log(image[..., None] * np.float32(1 / 255) + np.float32(OFFSET))
         weights = _weights()
         for k, layer in enumerate(LAYERS):
             rectify = k + 1 < len(LAYERS)

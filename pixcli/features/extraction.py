@@ -16,6 +16,7 @@ from pixcli.features.patches import Extractor
 from pixcli.features.streaming import Estimate, ImageFile, ImageItems
 from pixcli.features.tiling import halo
 from pixcli.io.database import MatchGraph
+from pixcli.io.images import image_hash
 from pixcli.io.patch_store import Contents, Items, LevelLayout, Patches, PatchStore
 from pixcli.options import DenseFeaturesOptions, InterpolationOptions
 from pixcli.progress import Progress
@@ -25,7 +26,7 @@ _NEUTRAL = {"num_threads", "device", "gpu_index", "tile_size", "use_cache", "cac
 # Options that say how much of the features is kept, and in which precision.
 _KEEPING = {"sparse", "patch_size", "dtype"}
 # Options of the built-in models: they count where the model in use knows them.
-_OF_MODELS = {"color", "spatial_bin_size", "rootsift"}
+_OF_MODELS = {"color", "spatial_bin_size", "rootsift", "weights_path", "num_layers", "layers"}
 
 
 class Extraction:
@@ -188,7 +189,10 @@ def identity_of(model: FeatureModel, options: DenseFeaturesOptions) -> dict[str,
     skipped = _NEUTRAL | _OF_MODELS | _KEEPING | {"model_path"}
     values = {key: value for key, value in asdict(options).items() if key not in skipped}
     values["model"] = model_identity(options)
-    return values | {key: value for key, value in model.options.items() if key not in _NEUTRAL}
+    values |= {key: value for key, value in model.options.items() if key not in _NEUTRAL}
+    if path := values.pop("weights_path", ""):
+        values["weights"] = image_hash(Path(path))  # of the file's bytes, wherever it lies
+    return values
 
 
 def image_files(graph: MatchGraph, image_path: Path) -> list[ImageFile]:

@@ -120,11 +120,25 @@ def _gradients_model() -> type[FeatureModel]:
     return GradientsModel
 
 
+def _vgg_model() -> type[FeatureModel]:
+    from pixcli.features.vgg import VggModel
+
+    return VggModel
+
+
+def _s2dnet_model() -> type[FeatureModel]:
+    from pixcli.features.vgg import S2dnetModel
+
+    return S2dnetModel
+
+
 _BUILT_IN = {
     "image": _image_model,
     "compact": _compact_model,
     "gradients": _gradients_model,
     "dsift": _dsift_model,
+    "s2dnet": _s2dnet_model,
+    "vgg16": _vgg_model,
 }
 
 
@@ -134,7 +148,12 @@ def _entry_points() -> dict[str, EntryPoint]:
 
 def _class_by_name(name: str) -> type[FeatureModel]:
     if name in _BUILT_IN:
-        return _BUILT_IN[name]()
+        try:
+            return _BUILT_IN[name]()
+        except ImportError:
+            raise UserError(
+                f"DenseFeatures.model {name} needs torch: pip install 'pixcli[learned]', or choose compact"
+            ) from None
     installed = _entry_points()
     if name not in installed:
         known = sorted({*_BUILT_IN, *installed})

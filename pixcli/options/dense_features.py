@@ -22,10 +22,18 @@ class DenseFeaturesOptions(OptionGroup):
 
     model: str = option(
         "image",
-        "image (intensities), compact (learned, comes with pixcli), gradients, dsift (dense SIFT) or an "
-        "installed model. A chain, such as image+compact, hands on what the first rejects (affine strategy).",
+        "image (intensities), compact (learned, comes with pixcli), gradients, dsift (dense SIFT), "
+        "s2dnet, vgg16 or an installed model. A chain, such as image+compact, hands on what the first "
+        "rejects (affine and surface strategies).",
     )
     model_path: str = option("", "Python file with a model of your own; overrides the model's name.")
+    weights_path: str = option("", "s2dnet, vgg16: file with their weights, .pth or .safetensors.")
+    num_layers: int = option(
+        1, "s2dnet: levels: conv1_2 alone, and conv3_3, and conv5_3.", minimum=1, maximum=3
+    )
+    layers: str = option(
+        "conv1_2,conv3_3,conv5_3", "vgg16: layers whose activations are levels, from the first on."
+    )
     device: Literal["auto", "cpu", "cuda"] = option("auto", "Where a learned model runs.")
     gpu_index: int = option(-1, "Which GPU; -1: any.", minimum=-1)
     num_threads: int = option(-1, "Threads of the extraction; -1: all cores.", minimum=-1)

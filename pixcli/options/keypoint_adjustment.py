@@ -55,7 +55,7 @@ class KeypointAdjustmentOptions(OptionGroup):
         parse=_parse_supports,
     )
     feature_supports: str = option(
-        "3:2",
+        "4:2",
         "affine, with other features than grey images: the grids of nodes for each of their levels, as "
         "radius in nodes:step in pixels, at least a sample of the level.",
         parse=_parse_supports,
@@ -79,9 +79,7 @@ class KeypointAdjustmentOptions(OptionGroup):
         minimum=1,
     )
 
-    weight_by_score: bool = option(
-        True, "featuremetric: weight a match by its score, where one is known."
-    )
+    weight_by_score: bool = option(True, "featuremetric: weight a match by its score, where one is known.")
     loss: Literal["trivial", "cauchy", "huber", "soft_l1", "arctan", "tukey"] = option(
         "cauchy", "featuremetric: robust loss on the feature distance."
     )

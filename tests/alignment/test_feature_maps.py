@@ -208,7 +208,7 @@ def test_a_cache_serves_the_next_run_and_no_other_model(pair, tmp_path):
     again = pair.align(features)
     np.testing.assert_array_equal(first.xy, again.xy)
     assert (tmp_path / "c.h5").stat().st_mtime_ns == changed
-    with pytest.raises(UserError, match="made with .*compact"):
+    with pytest.raises(UserError, match=r"made with .*compact"):
         pair.align({**features, "model": "gradients"})
     with pytest.raises(UserError, match=r"made with dtype int8, but now it is half|other sizes"):
         pair.align({**features, "dtype": "half"})
