@@ -100,7 +100,7 @@ def measure_points(
     templates, template_starts, template_boxes = _templates(known, observation, chosen)
     patches = SurfacePatches(
         np.concatenate([samples, templates]),
-        np.concatenate([starts[:-1], starts[-1] + template_starts]),
+        np.concatenate([starts[:-1], starts[-1] + template_starts, [len(samples) + len(templates)]]),
         Boxes(
             np.concatenate([boxes.level, template_boxes.level]),
             np.concatenate([boxes.corner, template_boxes.corner]),
@@ -132,20 +132,21 @@ def _own_covariance(references: SurfaceReferences, rows: Int64, views: Views) ->
 def _templates(
     known: LocalizationMap, observation: Int64, chosen: Int64
 ) -> tuple[npt.NDArray[np.uint8], Int64, Boxes]:
-    """Samples of each observation's template on its chosen level, where they start, at the end too; boxes."""
+    """Samples of each observation's template on its chosen level, where they start, and their boxes."""
     references = known.references
     edges = template_sizes(references.levels)
     first = np.concatenate([[0], np.cumsum(edges**2)])
-    edge = edges[chosen]
-    starts = np.concatenate([[0], np.cumsum(edge.astype(np.int64) ** 2)])
-    samples = np.empty(starts[-1], np.uint8)
+    starts, parts, end = np.empty(len(chosen), np.int64), [], 0
     for index in np.unique(chosen).tolist():
         rows = np.flatnonzero(chosen == index)
         part = references.template[observation[rows], first[index] : first[index + 1]]
-        samples[(starts[rows][:, None] + np.arange(part.shape[1])).ravel()] = part.ravel()
+        starts[rows] = end + np.arange(len(rows)) * part.shape[1]
+        parts.append(part.ravel())
+        end += part.size
+    samples = np.concatenate([np.empty(0, np.uint8), *parts])
     boxes = Boxes(
         np.array(references.levels, np.int32)[chosen],
         references.corner[observation, chosen],
-        np.repeat(edge[:, None], 2, 1).astype(np.int32),
+        np.repeat(edges[chosen][:, None], 2, 1),
     )
     return samples, starts, boxes
