@@ -42,7 +42,8 @@ def linearise(camera: pycolmap.Camera, rotation: Float64, translation: Float64, 
     centre = seen(0, 0)
     with np.errstate(invalid="ignore", divide="ignore"):
         first = np.stack([seen(_FIRST_STEP, 0) - centre, seen(0, _FIRST_STEP) - centre], 2) / _FIRST_STEP
-        step = _FIT_RADIUS / np.sqrt(np.abs(np.linalg.det(first)))
+        area = first[:, 0, 0] * first[:, 1, 1] - first[:, 0, 1] * first[:, 1, 0]
+        step = _FIT_RADIUS / np.sqrt(np.abs(area))
         step[~np.isfinite(step)] = _FIRST_STEP
         a, b, c, d = seen(step, 0), seen(-step, 0), seen(0, step), seen(0, -step)
         mixed = seen(step, step) - seen(step, -step) - seen(-step, step) + seen(-step, -step)

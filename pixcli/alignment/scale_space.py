@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pixcli import _core
-from pixcli.features.resampling import resampled
+from pixcli.features.resampling import resampled, resampled_shape
 from pixcli.features.streaming import ImageFile, ImageItems
 from pixcli.io.patch_store import Contents, Items, LevelLayout
 from pixcli.options import DenseFeaturesOptions
@@ -42,13 +42,24 @@ def pitch_of(level: npt.ArrayLike) -> Float64:
     return np.maximum(step_of(level) / 1.5, 1)
 
 
-def build_level(image: npt.NDArray[np.float32], level: int) -> npt.NDArray[np.float32]:
-    """One level of an image (height, width). Sample (row, column) lies at ((column, row) + 0.5) * pitch."""
+def level_shape(size: tuple[int, int], level: int) -> tuple[int, int]:
+    """Rows and columns of a level of an image with `size` rows and columns."""
+    return resampled_shape(size, float(pitch_of(level)))
+
+
+def build_level(
+    image: npt.NDArray[np.float32], level: int, part: tuple[slice, slice] | None = None
+) -> npt.NDArray[np.float32]:
+    """One level of an image (height, width). Sample (row, column) lies at ((column, row) + 0.5) * pitch.
+
+    Args:
+        part: rows and columns of the level; they are the same as in the whole, and nothing else is computed.
+    """
     pitch = float(pitch_of(level))
     sigma = SPLINE_SIGMA * max(float(step_of(level)) ** 2 - pitch**2, 0.0) ** 0.5
     if sigma == 0:
-        return image
-    return resampled(image, pitch, sigma)
+        return image if part is None else image[part]
+    return resampled(image, pitch, sigma, part)
 
 
 @dataclass(frozen=True)

@@ -110,8 +110,7 @@ class LocalizationMap:
         cosine = (ray.astype(np.float32)[owner] * self._ray[observation]).sum(1)
         angle = np.arccos(np.clip(cosine, -1, 1))
         ratio = np.abs(scale.astype(np.float32)[owner] - self._log_scale[observation])
-        order = np.lexsort((angle + _SCALE_WEIGHT * ratio, owner))
-        best = order[np.searchsorted(owner, np.arange(len(rows)))]
+        best = _first_lowest(angle + _SCALE_WEIGHT * ratio, owner, len(rows))
         near = (angle[best] < _MAX_ANGLE) & (ratio[best] < np.log(_MAX_SCALE))
         return observation[best], near
 
@@ -164,6 +163,14 @@ def log_scale(jacobian: Float64, distance: Float64) -> Float64:
     """(n,) logarithm of the pixels that a unit of the world covers, for views of these."""
     with np.errstate(divide="ignore", invalid="ignore"):
         return np.asarray(np.log(np.sqrt(np.abs(determinant(jacobian))) / distance))
+
+
+def _first_lowest(values: npt.NDArray[np.float32], owner: Int64, count: int) -> Int64:
+    """The row with the lowest value of each owner; owners are 0, 1, ... in order, and each has a row."""
+    start = np.searchsorted(owner, np.arange(count))
+    lowest = np.minimum.reduceat(values, start) if count else values
+    rows = np.flatnonzero(values == lowest[owner])
+    return np.asarray(rows[np.searchsorted(owner[rows], np.arange(count))])
 
 
 def _spread(xy: Float64, size: Float64, rank: Float64, max_points: int) -> Int64:

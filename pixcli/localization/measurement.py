@@ -11,7 +11,15 @@ from pixcli.adjustment.linearisation import Views, linearise
 from pixcli.adjustment.planes import Surfaces, determinant, induced_affine, planes_from_normals
 from pixcli.adjustment.surface import SurfaceLimits, SurfacePatches, measure_shifts
 from pixcli.adjustment.surface_references import MEASURED_SUPPORT, template_sizes
-from pixcli.alignment.scale_space import Boxes, boxes_between, build_level, level_of, pitch_of, step_of
+from pixcli.alignment.scale_space import (
+    Boxes,
+    boxes_between,
+    build_level,
+    level_of,
+    level_shape,
+    pitch_of,
+    step_of,
+)
 from pixcli.io.surface_references import SurfaceReferences
 from pixcli.localization.map import LocalizationMap
 from pixcli.localization.pose import Sightings
@@ -20,19 +28,22 @@ from pixcli.progress import Progress
 Float64 = npt.NDArray[np.float64]
 Int64 = npt.NDArray[np.int64]
 
+_TILE = 192  # samples along a side of what is made of a level at a time; no patch is larger
+_MOST = 0.4  # of a level's tiles; to make more of them singly takes longer than to make all
 _FLOOR = 0.02  # pixels: what no covariance predicts
 _SLACK = 1.4  # how much larger than expected a warped support may be
 _MAX_RATIO = 3.0  # of the magnifications of query and reference
 
 
 class QueryPixels:
-    """The grey pixels (h, w) of a query and the levels of its scale space that were needed so far."""
+    """The grey pixels (h, w) of a query, and of its scale space the tiles that were needed so far."""
 
     def __init__(self, pixels: npt.NDArray[np.float32]) -> None:
         self.size = np.array([pixels.shape[1], pixels.shape[0]], float)
         self.seconds = 0.0
-        """That the levels took."""
+        """That the scale space took."""
         self._levels = {0: pixels}
+        self._done: dict[int, npt.NDArray[np.bool_]] = {}
 
     def cut(self, boxes: Boxes) -> tuple[npt.NDArray[np.uint8], Int64]:
         """The 8-bit samples of boxes, one behind the other, and where each starts."""
@@ -42,15 +53,39 @@ class QueryPixels:
         for level in np.unique(boxes.level).tolist():
             rows = np.flatnonzero((boxes.level == level) & (boxes.shape[:, 0] > 0))
             if len(rows):
-                _core.cut_patches(self._level(level), box[rows], start[rows], samples)
+                _core.cut_patches(self._level(level, box[rows]), box[rows], start[rows], samples)
         return samples, start
 
-    def _level(self, level: int) -> npt.NDArray[np.float32]:
+    def _level(self, level: int, box: npt.NDArray[np.int32]) -> npt.NDArray[np.float32]:
+        """A level that is there within boxes (n, 4): column and row, width and height."""
+        if level == 0:
+            return self._levels[0]
+        begin = time.perf_counter()
         if level not in self._levels:
-            start = time.perf_counter()
-            self._levels[level] = build_level(self._levels[0], level)
-            self.seconds += time.perf_counter() - start
-        return self._levels[level]
+            shape = level_shape(self._levels[0].shape, level)
+            self._levels[level] = np.empty(shape, np.float32)
+            self._done[level] = np.zeros([-(-edge // _TILE) for edge in shape], bool)
+        samples, done = self._levels[level], self._done[level]
+        needed = np.zeros_like(done)
+        first, last = box[:, :2] // _TILE, (box[:, :2] + box[:, 2:] - 1) // _TILE
+        for rows in (first[:, 1], last[:, 1]):  # no box is larger than a tile
+            for columns in (first[:, 0], last[:, 0]):
+                needed[rows, columns] = True
+        missing = needed & ~done
+        if missing.sum() > _MOST * done.size:
+            samples[:] = build_level(self._levels[0], level)
+            done[:] = True
+        else:
+            for row, column in np.argwhere(missing).tolist():
+                part = _tile(row, samples.shape[0]), _tile(column, samples.shape[1])
+                samples[part] = build_level(self._levels[0], level, part)
+            done |= missing
+        self.seconds += time.perf_counter() - begin
+        return samples
+
+
+def _tile(index: int, edge: int) -> slice:
+    return slice(index * _TILE, min((index + 1) * _TILE, edge))
 
 
 def measure_points(
@@ -100,7 +135,7 @@ def measure_points(
     templates, template_starts, template_boxes = _templates(known, observation, chosen)
     patches = SurfacePatches(
         np.concatenate([samples, templates]),
-        np.concatenate([starts[:-1], starts[-1] + template_starts]),
+        np.concatenate([starts[:-1], starts[-1] + template_starts, [len(samples) + len(templates)]]),
         Boxes(
             np.concatenate([boxes.level, template_boxes.level]),
             np.concatenate([boxes.corner, template_boxes.corner]),
@@ -132,20 +167,21 @@ def _own_covariance(references: SurfaceReferences, rows: Int64, views: Views) ->
 def _templates(
     known: LocalizationMap, observation: Int64, chosen: Int64
 ) -> tuple[npt.NDArray[np.uint8], Int64, Boxes]:
-    """Samples of each observation's template on its chosen level, where they start, at the end too; boxes."""
+    """Samples of each observation's template on its chosen level, where they start, and their boxes."""
     references = known.references
     edges = template_sizes(references.levels)
     first = np.concatenate([[0], np.cumsum(edges**2)])
-    edge = edges[chosen]
-    starts = np.concatenate([[0], np.cumsum(edge.astype(np.int64) ** 2)])
-    samples = np.empty(starts[-1], np.uint8)
+    starts, parts, end = np.empty(len(chosen), np.int64), [], 0
     for index in np.unique(chosen).tolist():
         rows = np.flatnonzero(chosen == index)
         part = references.template[observation[rows], first[index] : first[index + 1]]
-        samples[(starts[rows][:, None] + np.arange(part.shape[1])).ravel()] = part.ravel()
+        starts[rows] = end + np.arange(len(rows)) * part.shape[1]
+        parts.append(part.ravel())
+        end += part.size
+    samples = np.concatenate([np.empty(0, np.uint8), *parts])
     boxes = Boxes(
         np.array(references.levels, np.int32)[chosen],
         references.corner[observation, chosen],
-        np.repeat(edge[:, None], 2, 1).astype(np.int32),
+        np.repeat(edges[chosen][:, None], 2, 1),
     )
     return samples, starts, boxes

@@ -12,8 +12,6 @@ import numpy as np
 import numpy.typing as npt
 import pycolmap
 
-from pixcli.adjustment.linearisation import linearise
-
 Float64 = npt.NDArray[np.float64]
 
 _ITERATIONS = 10  # for each scale of the loss
@@ -186,8 +184,7 @@ class _Problem:
         blocks, first = [], 6
         for k, sensor in enumerate(self.sensors):
             camera, in_camera = state.cameras[k], self._in_camera(state, k)
-            views = linearise(camera, np.eye(3), np.zeros(3), in_camera)
-            by_camera = views["jacobian"] @ views["rotation"][:, :2] / views["distance"][:, None, None]
+            by_camera = _by_point(camera, in_camera)
             by_rig = by_camera @ sensor.cam_from_rig.rotation.matrix()
             turned = self.sightings[k].points @ state.rig_from_world.rotation.matrix().T
             block = np.zeros((len(in_camera), 2, total))
@@ -298,6 +295,19 @@ def _in_camera(sensor: Sensor, rig_from_world: pycolmap.Rigid3d, points: Float64
 def _project(camera: pycolmap.Camera, in_camera: Float64) -> Float64:
     xy = np.asarray(camera.img_from_cam(in_camera), float).reshape(-1, 2)
     return np.where(np.isfinite(xy), xy, np.inf)
+
+
+def _by_point(camera: pycolmap.Camera, in_camera: Float64) -> Float64:
+    """(n, 2, 3) derivatives of projections by points in the camera's frame; NaN where they are not seen."""
+    step = 1e-5 * np.linalg.norm(in_camera, axis=1)
+    out = np.empty((len(in_camera), 2, 3))
+    with np.errstate(invalid="ignore"):
+        for axis in range(3):
+            move = np.zeros_like(in_camera)
+            move[:, axis] = step
+            change = _project(camera, in_camera + move) - _project(camera, in_camera - move)
+            out[:, :, axis] = change / (2 * step[:, None])
+    return out
 
 
 def _by_parameter(camera: pycolmap.Camera, index: int, in_camera: Float64) -> Float64:

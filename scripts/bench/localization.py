@@ -7,9 +7,11 @@ every so many of the queries.
 
 import subprocess
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from copy import deepcopy
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +19,10 @@ import pycolmap
 from accuracy import raw_baseline
 from common import CACHE, Bench, arguments, folder_from
 
+from pixcli.adjustment.surface import SurfaceLimits
+from pixcli.io.images import read_image
 from pixcli.localization.localizer import QueryLocalizer
+from pixcli.localization.measurement import QueryPixels, measure_points
 from pixcli.localization.pose import difference
 from pixcli.options import DenseFeaturesOptions, LocalizationOptions
 
@@ -126,6 +131,29 @@ def evaluate(scene: Path, all_folds: Iterator[Fold], numbers: tuple[int, ...]) -
     return errors
 
 
+def measure_times(bench: Bench, scene: Path, fold: Fold) -> None:
+    """What it takes on one core to measure points in a query whose scale space is there already."""
+    localizer = QueryLocalizer(fold.model, references=fold.references)
+    known, camera, truth = localizer.map, fold.camera, fold.truth
+    rows = known.rows_of(fold.point_ids)
+    seen = rows[rows >= 0]
+    pixels = QueryPixels(read_image(scene / "images" / fold.name))
+    for number, target in ((500, "<= 5"), (5000, "<= 40")):
+        points, references = known.visible(camera, truth, seen, number, 0.1)
+        measure = partial(
+            measure_points, known, points, references, camera, truth, pixels, SurfaceLimits(num_threads=1)
+        )
+        measure()
+        seconds = min(_cpu_time(measure) for _ in range(20))
+        bench.row(f"{len(points)} points measured, the scale space aside, CPU", 1e3 * seconds, "ms", target)
+
+
+def _cpu_time(function: Callable[[], object]) -> float:
+    start = time.process_time()
+    function()
+    return time.process_time() - start
+
+
 def main() -> None:
     parser = arguments(__doc__)
     parser.add_argument("--images", type=int, default=1, help="take every so many of the queries")
@@ -150,6 +178,7 @@ def main() -> None:
             if seconds := [row[step] for row in found.seconds if step in row]:
                 bench.row(f"court, {name}: {step}", 1e3 * float(np.median(seconds)), "ms")
         bench.row(f"court, {name}: measured", float(np.median(found.points)), "points")
+    measure_times(bench, court, next(folds(tools, court, args.images)))
     sacre = data / "sacre_coeur"
     found = evaluate(sacre, folds(tools, sacre, 1), (0,))[0]
     raw, refined = np.array(found.raw), np.array(found.refined)

@@ -11,6 +11,7 @@ from pixcli.alignment.scale_space import (
     build_level,
     cut_boxes,
     level_of,
+    level_shape,
     pitch_of,
     step_of,
 )
@@ -143,3 +144,12 @@ def test_cut_patches_are_the_level_stretched_to_bytes():
 def test_a_flat_patch_is_zero():
     boxes = Boxes(np.zeros(1, np.int32), np.zeros((1, 2), np.int32), np.full((1, 2), 8, np.int32))
     assert (cut_boxes(np.full((10, 10), 33, np.float32), boxes, slice(0, 1)) == 0).all()
+
+
+@pytest.mark.parametrize("level", [0, 1, 2, 5, 9])
+def test_a_part_of_a_level_is_as_in_the_whole(level):
+    image = np.random.default_rng(0).uniform(0, 255, (97, 131)).astype(np.float32)
+    whole = build_level(image, level)
+    assert whole.shape == level_shape(image.shape, level)
+    for part in ((slice(0, 7), slice(3, 9)), (slice(10, 20), slice(20, 25)), (slice(5, 19), slice(0, 25))):
+        np.testing.assert_array_equal(build_level(image, level, part), whole[part])

@@ -8,10 +8,17 @@ import pycolmap
 import pytest
 from scipy.spatial import cKDTree
 
+from pixcli.adjustment.adjust import refine_model
 from pixcli.errors import UserError
 from pixcli.localization.localizer import QueryLocalizer
 from pixcli.localization.map import _spread, read_map
-from pixcli.options import DenseFeaturesOptions
+from pixcli.options import (
+    BundleAdjustmentCeresOptions,
+    BundleAdjustmentOptions,
+    DenseFeaturesOptions,
+    FeaturemetricBundleAdjustmentOptions,
+    InterpolationOptions,
+)
 
 
 def test_a_map_that_was_made_is_used_again(left_out, tmp_path):
@@ -110,4 +117,31 @@ def test_damaged_references_are_refused(left_out, tmp_path):
     with h5py.File(path, "w") as file:
         file["x"] = 1
     with pytest.raises(UserError, match="holds no surface references"):
+        read_map(left_out.model, path)
+
+
+def test_a_refined_model_comes_with_references(left_out, tmp_path):
+    """featuremetric_bundle_adjuster writes them for the poses that it found; queries need no image then."""
+    source, refined, path = tmp_path / "model", tmp_path / "refined", tmp_path / "references.h5"
+    source.mkdir()
+    left_out.model.write_binary(str(source))
+    refine_model(
+        source,
+        refined,
+        left_out.images,
+        DenseFeaturesOptions(),
+        FeaturemetricBundleAdjustmentOptions(rounds=1, complete_tracks=False),
+        InterpolationOptions(),
+        BundleAdjustmentOptions(refine_focal_length=False, refine_extra_params=False),
+        BundleAdjustmentCeresOptions(),
+        references_path=path,
+    )
+    localizer = QueryLocalizer(pycolmap.Reconstruction(refined), references=path)
+    assert localizer.map.source == "file"
+    result = left_out.localize(localizer, slice(None, None, 20))
+    assert result.success
+    points = next(step for step in result.steps if step.name == "points")
+    assert points.measurements > 1000
+    assert points.cost_after < 2
+    with pytest.raises(UserError, match="make them again from this model"):
         read_map(left_out.model, path)
