@@ -27,6 +27,33 @@ PatchArrays PatchesOf(const Array<uint8_t>& buffer, const Array<int64_t>& offset
   return {buffer.data(), offset.data(), size.data(), origin.data()};
 }
 
+TemplateArrays TemplatesOf(const Array<int32_t>& patch, const Array<double>& xy, const Array<double>& spacing,
+                           const double* perspective_deviation, const Array<int64_t>& job_ptr,
+                           const Array<int32_t>& job_patch, int64_t num_patches) {
+  const py::ssize_t n = patch.size();
+  Require(xy.size() == 2 * n && spacing.size() == n && job_ptr.size() == n + 1 &&
+              (n == 0 || job_ptr.data()[n] <= job_patch.size()),
+          "templates and jobs must have matching lengths");
+  for (py::ssize_t t = 0; t < n; ++t) {
+    Require(patch.data()[t] >= 0 && patch.data()[t] < num_patches && job_ptr.data()[t] >= 0 &&
+                job_ptr.data()[t] <= job_ptr.data()[t + 1],
+            "a template's patch or jobs are out of range");
+  }
+  return {n, patch.data(), xy.data(), spacing.data(), perspective_deviation, job_ptr.data()};
+}
+
+JobArrays JobsOf(const Array<int32_t>& patch, const Array<double>& starts, int64_t num_patches,
+                 Alignment* alignment) {
+  Require(
+      starts.ndim() == 3 && starts.shape(0) == patch.size() && starts.shape(1) > 0 && starts.shape(2) == 8,
+      "starts must be (jobs, candidates, 8)");
+  for (py::ssize_t j = 0; j < patch.size(); ++j) {
+    Require(patch.data()[j] >= 0 && patch.data()[j] < num_patches, "a job's patch is out of range");
+  }
+  return {patch.data(), static_cast<int>(starts.shape(1)), reinterpret_cast<const Warp*>(starts.data()),
+          alignment};
+}
+
 namespace {
 
 py::tuple BuildTracksOfArrays(const Array<int32_t>& edges, const Array<int32_t>& image,
@@ -98,31 +125,15 @@ Array<Alignment> AlignPatchArrays(const Array<uint8_t>& buffer, const Array<int6
                                   const Array<int32_t>& job_patch, const Array<double>& starts,
                                   int max_iterations, double max_excursion, double step_tolerance,
                                   bool translation, int num_threads, const py::object& progress) {
-  const py::ssize_t n = template_patch.size(), p = offset.size();
   const PatchArrays patches = PatchesOf(buffer, offset, size, origin);
-  Require(template_xy.size() == 2 * n && template_spacing.size() == n && perspective_deviation.size() == n &&
-              job_ptr.size() == n + 1 && (n == 0 || job_ptr.data()[n] <= job_patch.size()) &&
-              starts.ndim() == 3 && starts.shape(0) == job_patch.size() && starts.shape(1) > 0 &&
-              starts.shape(2) == 8,
-          "templates and jobs must have matching lengths, starts must be (jobs, candidates, 8)");
-  for (py::ssize_t t = 0; t < n; ++t) {
-    Require(template_patch.data()[t] >= 0 && template_patch.data()[t] < p && job_ptr.data()[t] >= 0 &&
-                job_ptr.data()[t] <= job_ptr.data()[t + 1],
-            "a template's patch or jobs are out of range");
-  }
-  for (py::ssize_t j = 0; j < job_patch.size(); ++j) {
-    Require(job_patch.data()[j] >= 0 && job_patch.data()[j] < p, "a job's patch is out of range");
-  }
+  Require(perspective_deviation.size() == template_patch.size(),
+          "perspective_deviation must be (templates,)");
+  const TemplateArrays templates =
+      TemplatesOf(template_patch, template_xy, template_spacing, perspective_deviation.data(), job_ptr,
+                  job_patch, offset.size());
   const Support support(radius, window);
-  const TemplateArrays templates{n,
-                                 template_patch.data(),
-                                 template_xy.data(),
-                                 template_spacing.data(),
-                                 perspective_deviation.data(),
-                                 job_ptr.data()};
   Array<Alignment> alignment(job_patch.size());
-  const JobArrays jobs{job_patch.data(), static_cast<int>(starts.shape(1)),
-                       reinterpret_cast<const Warp*>(starts.data()), alignment.mutable_data()};
+  const JobArrays jobs = JobsOf(job_patch, starts, offset.size(), alignment.mutable_data());
   PythonPoll poll(progress);
   {
     const py::gil_scoped_release release;

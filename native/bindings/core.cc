@@ -4,6 +4,7 @@
 #include "bindings/alignment.h"
 #include "bindings/arrays.h"
 #include "bindings/featuremetric.h"
+#include "bindings/features.h"
 #include "bindings/poll.h"
 #include "bindings/references.h"
 #include "bindings/surface.h"
@@ -51,6 +52,7 @@ PYBIND11_MODULE(_core, m) {
         "Dense SIFT of a (height, width) float32 image: (height, width, 128) of float16 or float32.");
   BindAlignment(m);
   BindFeaturemetric(m);
+  BindFeatures(m);
   BindReferences(m);
   BindSurface(m);
 }

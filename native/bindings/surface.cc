@@ -1,7 +1,10 @@
 #include "bindings/surface.h"
 
+#include <optional>
+
 #include "bindings/alignment.h"
 #include "bindings/arrays.h"
+#include "bindings/features.h"
 #include "bindings/poll.h"
 #include "core/surface.h"
 
@@ -32,15 +35,35 @@ SurfaceArrays SurfacesOf(const Array<SurfaceView>& views, const Array<int32_t>& 
           view.data(), patch.data(), reference_patch.data(), spacing.data()};
 }
 
-Array<SurfaceFit> RefineSurfaceArrays(const Array<uint8_t>& buffer, const Array<int64_t>& offset,
+// Grey patches, or, where a comparison is named, patches of feature maps.
+struct Maps {
+  Maps(const py::array& buffer, const std::optional<Array<float>>& gains,
+       const std::optional<std::string>& compared, const Array<int64_t>& offset, const Array<int32_t>& size,
+       const Array<double>& origin) {
+    if (compared) {
+      features = FeaturesOf(buffer, gains, offset, size, origin);
+      comparison = ComparisonOf(*compared);
+    } else {
+      Require(Array<uint8_t>::check_(buffer), "the buffer of grey patches must be uint8");
+      grey = PatchesOf(py::reinterpret_borrow<Array<uint8_t>>(buffer), offset, size, origin);
+    }
+  }
+  std::optional<PatchArrays> grey;
+  std::optional<FeatureArrays> features;
+  Comparison comparison = Comparison::kCorrelation;
+};
+
+Array<SurfaceFit> RefineSurfaceArrays(const py::array& buffer, const Array<int64_t>& offset,
                                       const Array<int32_t>& size, const Array<double>& origin, int radius,
                                       double window, const Array<SurfaceView>& views,
                                       const Array<int32_t>& reference, const Array<int64_t>& ptr,
                                       const Array<int32_t>& view, const Array<int32_t>& patch,
                                       const Array<int32_t>& reference_patch, const Array<double>& spacing,
                                       const Array<double>& planes, int max_iterations, double max_shift,
-                                      double step_tolerance, int num_threads, const py::object& progress) {
-  const PatchArrays patches = PatchesOf(buffer, offset, size, origin);
+                                      double step_tolerance, int num_threads, const py::object& progress,
+                                      const std::optional<Array<float>>& gains,
+                                      const std::optional<std::string>& comparison) {
+  const Maps maps(buffer, gains, comparison, offset, size, origin);
   const SurfaceArrays surfaces =
       SurfacesOf(views, reference, ptr, view, patch, reference_patch, spacing, offset.size());
   Require(planes.size() == 3 * surfaces.num_points, "planes must be (points, 3)");
@@ -52,22 +75,29 @@ Array<SurfaceFit> RefineSurfaceArrays(const Array<uint8_t>& buffer, const Array<
   PythonPoll poll(progress);
   {
     const py::gil_scoped_release release;
-    RefineSurfaces(patches, support, surfaces, {max_iterations, max_shift, step_tolerance}, num_threads,
-                   poll.Function(), out);
+    const SurfaceLimits limits{max_iterations, max_shift, step_tolerance};
+    if (maps.features) {
+      RefineFeatureSurfaces(*maps.features, support, maps.comparison, surfaces, limits, num_threads,
+                            poll.Function(), out);
+    } else {
+      RefineSurfaces(*maps.grey, support, surfaces, limits, num_threads, poll.Function(), out);
+    }
   }
   poll.ThrowIfFailed();
   return fits;
 }
 
-Array<SurfaceShift> MeasureShiftArrays(const Array<uint8_t>& buffer, const Array<int64_t>& offset,
+Array<SurfaceShift> MeasureShiftArrays(const py::array& buffer, const Array<int64_t>& offset,
                                        const Array<int32_t>& size, const Array<double>& origin, int radius,
                                        double window, const Array<SurfaceView>& views,
                                        const Array<int32_t>& reference, const Array<int64_t>& ptr,
                                        const Array<int32_t>& view, const Array<int32_t>& patch,
                                        const Array<int32_t>& reference_patch, const Array<double>& spacing,
                                        const Array<double>& planes, int max_iterations, double max_shift,
-                                       double step_tolerance, int num_threads, const py::object& progress) {
-  const PatchArrays patches = PatchesOf(buffer, offset, size, origin);
+                                       double step_tolerance, int num_threads, const py::object& progress,
+                                       const std::optional<Array<float>>& gains,
+                                       const std::optional<std::string>& comparison) {
+  const Maps maps(buffer, gains, comparison, offset, size, origin);
   const SurfaceArrays surfaces =
       SurfacesOf(views, reference, ptr, view, patch, reference_patch, spacing, offset.size());
   Require(planes.size() == 3 * surfaces.num_points, "planes must be (points, 3)");
@@ -78,8 +108,13 @@ Array<SurfaceShift> MeasureShiftArrays(const Array<uint8_t>& buffer, const Array
   PythonPoll poll(progress);
   {
     const py::gil_scoped_release release;
-    MeasureShifts(patches, support, surfaces, {max_iterations, max_shift, step_tolerance}, fixed, num_threads,
-                  poll.Function(), out);
+    const SurfaceLimits limits{max_iterations, max_shift, step_tolerance};
+    if (maps.features) {
+      MeasureFeatureShifts(*maps.features, support, maps.comparison, surfaces, limits, fixed, num_threads,
+                           poll.Function(), out);
+    } else {
+      MeasureShifts(*maps.grey, support, surfaces, limits, fixed, num_threads, poll.Function(), out);
+    }
   }
   poll.ThrowIfFailed();
   return shifts;
@@ -91,7 +126,7 @@ void DefineLoop(py::module_& m, const char* name, Function function) {
         py::arg("radius"), py::arg("window"), py::arg("views"), py::arg("reference"), py::arg("ptr"),
         py::arg("view"), py::arg("patch"), py::arg("reference_patch"), py::arg("spacing"), py::arg("planes"),
         py::arg("max_iterations"), py::arg("max_shift"), py::arg("step_tolerance"), py::arg("num_threads"),
-        py::arg("progress") = py::none());
+        py::arg("progress") = py::none(), py::arg("gains") = py::none(), py::arg("comparison") = py::none());
 }
 
 }  // namespace

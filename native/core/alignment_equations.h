@@ -1,5 +1,5 @@
-// The normal equations of an alignment and the covariance of the position, for kernel sources
-// only.
+// The normal equations of an alignment, the covariance of the position and what a step does to a warp, for
+// kernel sources only.
 #pragma once
 
 #include "core/sampling.h"
@@ -8,6 +8,9 @@ namespace pixcli::PIXCLI_ISA {
 namespace {
 
 typedef Vector<double, 2> V2;
+
+constexpr double kMaxStep = 1.5;  // pixels an iteration
+constexpr double kMaxWarpStep = 0.3;
 
 struct NormalEquations {
   double h[kNumParams][kNumParams];  // lower triangle
@@ -34,15 +37,15 @@ inline void AccumulateHessianRows(const Template& tmpl, const SupportView& suppo
   }
 }
 
-void AccumulateHessian(const Template& tmpl, const SupportView& support, const Residual& residual,
-                       NormalEquations* eq) {
+[[maybe_unused]] void AccumulateHessian(const Template& tmpl, const SupportView& support,
+                                        const Residual& residual, NormalEquations* eq) {
   AccumulateHessianRows<0, 4>(tmpl, support, residual, eq);
   AccumulateHessianRows<4, 6>(tmpl, support, residual, eq);
   AccumulateHessianRows<6, 8>(tmpl, support, residual, eq);
 }
 
 // The weight of the prior of the perspective part, whose parameters are in units of h * spacing^2.
-double PerspectivePrior(const Template& tmpl, const SupportView& support, double variance) {
+[[maybe_unused]] double PerspectivePrior(const Template& tmpl, const SupportView& support, double variance) {
   const double deviation = tmpl.perspective_deviation * tmpl.spacing * tmpl.spacing;
   return variance / (support.independent * deviation * deviation);
 }
@@ -141,10 +144,19 @@ class NodeField {
   float data_[(kMaxSide + 4) * (kMaxSide + 2) + 3 * kLanes];
 };
 
+// Stores a covariance in the template's image as one in the image that the warp leads to.
+inline void CarryCovariance(double p, double q, double r, Alignment* a) {
+  const Warp& w = a->warp;
+  a->cov_xx = w.a11 * w.a11 * p + 2 * w.a11 * w.a12 * q + w.a12 * w.a12 * r;
+  a->cov_xy = w.a11 * w.a21 * p + (w.a11 * w.a22 + w.a12 * w.a21) * q + w.a12 * w.a22 * r;
+  a->cov_yy = w.a21 * w.a21 * p + 2 * w.a21 * w.a22 * q + w.a22 * w.a22 * r;
+}
+
 // The covariance of the position: noise of the residual's variance, half of it the template's, carried
 // through the solution. Neighbouring nodes share samples, which correlates their noise.
-void PositionCovariance(const Template& tmpl, const SupportView& support, const Residual& residual,
-                        int num_free, const double l[kNumParams][kNumParams], Alignment* a) {
+[[maybe_unused]] void PositionCovariance(const Template& tmpl, const SupportView& support,
+                                         const Residual& residual, int num_free,
+                                         const double l[kNumParams][kNumParams], Alignment* a) {
   // Each parameter, gain and bias among them, has taken an independent sample out of the residual, of which
   // the correlation leaves about two thirds; the perspective is held by its prior.
   const double fitted = 1.5 * ((num_free < 6 ? num_free : 6) + 2);
@@ -178,11 +190,47 @@ void PositionCovariance(const Template& tmpl, const SupportView& support, const 
     xy += x * y;
     yy += y * y;
   }
-  const double p = variance * Sum(xx), q = variance * Sum(xy), r = variance * Sum(yy);
-  const Warp& w = a->warp;
-  a->cov_xx = w.a11 * w.a11 * p + 2 * w.a11 * w.a12 * q + w.a12 * w.a12 * r;
-  a->cov_xy = w.a11 * w.a21 * p + (w.a11 * w.a22 + w.a12 * w.a21) * q + w.a12 * w.a22 * r;
-  a->cov_yy = w.a21 * w.a21 * p + 2 * w.a21 * w.a22 * q + w.a22 * w.a22 * r;
+  CarryCovariance(variance * Sum(xx), variance * Sum(xy), variance * Sum(yy), a);
+}
+
+// Composes the warp with the inverse of the increment d, limited to a trust region. Returns the shift in
+// image pixels and stores the largest change of the linear map.
+[[maybe_unused]] double Compose(const double d[kNumParams], double spacing, Warp* a, double* warp_change) {
+  double largest = 0;
+  for (int p = 2; p < 6; ++p) largest = fmax(largest, fabs(d[p]) / spacing);
+  const double length = sqrt(d[0] * d[0] + d[1] * d[1]);
+  const double k =
+      fmin(length > kMaxStep ? kMaxStep / length : 1, largest > kMaxWarpStep ? kMaxWarpStep / largest : 1);
+  const double s = k / spacing, t = s / spacing;
+  // The increment as a homography of template pixels, and its adjugate, which is its inverse up to scale.
+  const double e[3][3] = {
+      {1 + s * d[2], s * d[3], k * d[0]}, {s * d[4], 1 + s * d[5], k * d[1]}, {t * d[6], t * d[7], 1}};
+  double inverse[3][3];
+  for (int i = 0; i < 3; ++i) {
+    const int i1 = (i + 1) % 3, i2 = (i + 2) % 3;
+    for (int j = 0; j < 3; ++j) {
+      const int j1 = (j + 1) % 3, j2 = (j + 2) % 3;
+      inverse[j][i] = e[i1][j1] * e[i2][j2] - e[i1][j2] * e[i2][j1];
+    }
+  }
+  const double w[3][3] = {{a->a11, a->a12, 0}, {a->a21, a->a22, 0}, {a->h1, a->h2, 1}};  // about (x, y)
+  double n[3][3];
+  for (int i = 0; i < 3; ++i) {
+    for (int j = 0; j < 3; ++j)
+      n[i][j] = w[i][0] * inverse[0][j] + w[i][1] * inverse[1][j] + w[i][2] * inverse[2][j];
+  }
+  const double scale = 1 / n[2][2];
+  for (auto& row : n) {
+    for (double& value : row) value *= scale;
+  }
+  const double mx = n[0][2], my = n[1][2];
+  a->x += mx;
+  a->y += my;
+  a->h1 = n[2][0], a->h2 = n[2][1];
+  a->a11 = n[0][0] - mx * n[2][0], a->a12 = n[0][1] - mx * n[2][1];
+  a->a21 = n[1][0] - my * n[2][0], a->a22 = n[1][1] - my * n[2][1];
+  *warp_change = k * largest;
+  return sqrt(mx * mx + my * my);
 }
 
 }  // namespace

@@ -9,8 +9,6 @@
 namespace pixcli::PIXCLI_ISA {
 namespace {
 
-constexpr double kMaxStep = 1.5;  // pixels an iteration
-constexpr double kMaxWarpStep = 0.3;
 constexpr double kSettled = 0.15;  // pixels; the Hessian is kept from there on
 
 Outcome MakeTemplate(const PatchView& patch, const SupportView& support, double x, double y, Template* out) {
@@ -36,46 +34,6 @@ Outcome MakeTemplate(const PatchView& patch, const SupportView& support, double 
   }
   for (auto& column : out->jacobian) TakeOutGainAndBias(out->value, support, column);
   return Outcome::kConverged;
-}
-
-// Composes the warp with the inverse of the increment d, limited to a trust region. Returns the shift in
-// image pixels and stores the largest change of the linear map.
-double Compose(const double d[kNumParams], double spacing, Warp* a, double* warp_change) {
-  double largest = 0;
-  for (int p = 2; p < 6; ++p) largest = fmax(largest, fabs(d[p]) / spacing);
-  const double length = sqrt(d[0] * d[0] + d[1] * d[1]);
-  const double k =
-      fmin(length > kMaxStep ? kMaxStep / length : 1, largest > kMaxWarpStep ? kMaxWarpStep / largest : 1);
-  const double s = k / spacing, t = s / spacing;
-  // The increment as a homography of template pixels, and its adjugate, which is its inverse up to scale.
-  const double e[3][3] = {
-      {1 + s * d[2], s * d[3], k * d[0]}, {s * d[4], 1 + s * d[5], k * d[1]}, {t * d[6], t * d[7], 1}};
-  double inverse[3][3];
-  for (int i = 0; i < 3; ++i) {
-    const int i1 = (i + 1) % 3, i2 = (i + 2) % 3;
-    for (int j = 0; j < 3; ++j) {
-      const int j1 = (j + 1) % 3, j2 = (j + 2) % 3;
-      inverse[j][i] = e[i1][j1] * e[i2][j2] - e[i1][j2] * e[i2][j1];
-    }
-  }
-  const double w[3][3] = {{a->a11, a->a12, 0}, {a->a21, a->a22, 0}, {a->h1, a->h2, 1}};  // about (x, y)
-  double n[3][3];
-  for (int i = 0; i < 3; ++i) {
-    for (int j = 0; j < 3; ++j)
-      n[i][j] = w[i][0] * inverse[0][j] + w[i][1] * inverse[1][j] + w[i][2] * inverse[2][j];
-  }
-  const double scale = 1 / n[2][2];
-  for (auto& row : n) {
-    for (double& value : row) value *= scale;
-  }
-  const double mx = n[0][2], my = n[1][2];
-  a->x += mx;
-  a->y += my;
-  a->h1 = n[2][0], a->h2 = n[2][1];
-  a->a11 = n[0][0] - mx * n[2][0], a->a12 = n[0][1] - mx * n[2][1];
-  a->a21 = n[1][0] - my * n[2][0], a->a22 = n[1][1] - my * n[2][1];
-  *warp_change = k * largest;
-  return sqrt(mx * mx + my * my);
 }
 
 // Samples the patch at a warp and compares it with the template.

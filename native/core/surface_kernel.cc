@@ -2,8 +2,8 @@
 // the reference's template carried into the other views, so that an iteration takes only their values.
 #include "core/surface_kernel.h"
 
-#include "core/plane_warp.h"
-#include "core/sampling.h"
+#include "core/arena.h"
+#include "core/plane_nodes.h"
 
 namespace pixcli::PIXCLI_ISA {
 namespace {
@@ -13,20 +13,7 @@ constexpr double kSettled = 0.15;        // pixels; Jacobian and Hessian are kep
 constexpr double kVarianceFloor = .005;  // of a view's residual: no view decides alone
 constexpr double kSlopePrior = 1e-2;     // slopes are about 1 at most, unless the views say otherwise
 constexpr double kDamping = 1e-4;
-constexpr float kLeastZ = .1f;            // of a node, in units of the depth of the centre
 constexpr float kLeastCorrelation = .5f;  // of a view that takes part in an iteration
-
-// Hands out pieces of the scratch memory, all aligned.
-struct Arena {
-  char* next;
-  static int64_t Rounded(int64_t bytes) { return (bytes + 63) / 64 * 64; }
-  char* Take(int64_t bytes) {
-    char* taken = next;
-    next += Rounded(bytes);
-    return taken;
-  }
-  float* Floats(int64_t n) { return reinterpret_cast<float*>(Take(n * static_cast<int64_t>(sizeof(float)))); }
-};
 
 // The reference around the point at one spacing of its nodes.
 struct Template {
@@ -45,67 +32,6 @@ struct ViewState {
   bool live, has_jacobian;
 };
 
-// Nodes of a support by their tangents in the reference, located in a patch of a view that sees the plane
-// moved by (dx, dy); false if one of them lies outside or behind.
-bool LocateOnPlane(const Samples& s, const PatchView& patch, const SurfaceView& view, const Homography& g,
-                   const Template& reference, const SupportView& support, double dx, double dy,
-                   Cells* cells) {
-  const double scale = 1 / patch.pitch;
-  float h[3][3], j[2][2], c[2][3];
-  for (int a = 0; a < 3; ++a) {
-    for (int b = 0; b < 3; ++b) h[a][b] = static_cast<float>(g.h[a][b]);
-  }
-  for (int a = 0; a < 2; ++a) {
-    for (int b = 0; b < 2; ++b) j[a][b] = static_cast<float>(view.jacobian[a][b] * scale);
-    for (int b = 0; b < 3; ++b) c[a][b] = static_cast<float>(view.curvature[a][b] * scale);
-  }
-  const float u0 = static_cast<float>((view.x + dx - patch.x0) * scale),
-              v0 = static_cast<float>((view.y + dy - patch.y0) * scale);
-  const VN low = Splat(1), high_u = Splat(s.width - 2.001f), high_v = Splat(s.height - 2.001f);
-  VNInt outside{};
-  for (int k = 0; k < support.num_padded; k += kLanes) {
-    const VN m1 = Load(reference.m1 + k), m2 = Load(reference.m2 + k);
-    const VN z = h[2][0] * m1 + h[2][1] * m2 + h[2][2], w = 1 / z;
-    const VN n1 = (h[0][0] * m1 + h[0][1] * m2 + h[0][2]) * w,
-             n2 = (h[1][0] * m1 + h[1][1] * m2 + h[1][2]) * w;
-    const VN u = u0 + n1 * (j[0][0] + c[0][0] * n1 + c[0][1] * n2) + n2 * (j[0][1] + c[0][2] * n2);
-    const VN v = v0 + n1 * (j[1][0] + c[1][0] * n1 + c[1][1] * n2) + n2 * (j[1][1] + c[1][2] * n2);
-    const VNInt inside = (u >= low) & (v >= low) & (u < high_u) & (v < high_v) & (z > kLeastZ);
-    outside |= ~inside;
-    Place(u, v, s.width, k, cells);
-  }
-  for (int i = 0; i < kLanes; ++i) {
-    if (outside[i]) return false;
-  }
-  return true;
-}
-
-// The tangents of the reference's nodes: the projection's fit inverted.
-void NodeTangents(const SurfaceView& view, const SupportView& support, double spacing, Template* out) {
-  const auto& j = view.jacobian;
-  const double det = j[0][0] * j[1][1] - j[0][1] * j[1][0];
-  const float i00 = static_cast<float>(j[1][1] / det), i01 = static_cast<float>(-j[0][1] / det),
-              i10 = static_cast<float>(-j[1][0] / det), i11 = static_cast<float>(j[0][0] / det);
-  float c[2][3];
-  for (int a = 0; a < 2; ++a) {
-    for (int b = 0; b < 3; ++b) c[a][b] = static_cast<float>(view.curvature[a][b]);
-  }
-  for (int k = 0; k < support.num_padded; k += kLanes) {
-    const VN x = Load(support.x + k) * static_cast<float>(spacing),
-             y = Load(support.y + k) * static_cast<float>(spacing);
-    VN m1 = i00 * x + i01 * y, m2 = i10 * x + i11 * y;
-    for (int i = 0; i < 2; ++i) {
-      const VN p = m1 * m1, q = m1 * m2, r = m2 * m2;
-      const VN a = x - (c[0][0] * p + c[0][1] * q + c[0][2] * r),
-               b = y - (c[1][0] * p + c[1][1] * q + c[1][2] * r);
-      m1 = i00 * a + i01 * b;
-      m2 = i10 * a + i11 * b;
-    }
-    Store(out->m1 + k, m1);
-    Store(out->m2 + k, m2);
-  }
-}
-
 int64_t TemplateSize(const PatchView& patch, const SupportView& support) {
   return Arena::Rounded(sizeof(Template)) + 5 * Arena::Rounded(support.num_padded * sizeof(float)) +
          Arena::Rounded((patch.width * patch.height + kSamplePadding) * sizeof(float));
@@ -122,7 +48,7 @@ Template* MakeTemplate(const SurfaceView& reference, const PatchView& patch, dou
   out->outcome = Outcome::kOutside;
   const NodeMap map = MapOf(patch, {reference.x, reference.y, 1, 0, 0, 1, 0, 0}, spacing);
   if (!Decode(patch, buffer, &samples) || !Inside(map, support.radius, samples)) return out;
-  NodeTangents(reference, support, spacing, out);
+  NodeTangents(reference, support, spacing, out->m1, out->m2);
   Locate(samples, map, support, &cells);
   SampleGradients(samples, cells, support, out->value, out->gx, out->gy);
   const float deviation = Normalise(support, out->value);
@@ -179,21 +105,6 @@ void AccumulateHessian(const float* jacobian, const SupportView& support, const 
   for (int i = 0; i < kParams * (kParams + 1) / 2; ++i) h[i] = Sum(sum[i]);
 }
 
-// Inverse of a symmetric matrix, all given by their lower triangles; false if it is not positive definite.
-bool Invert(const double h[6], double out[6]) {
-  const double c00 = h[2] * h[5] - h[4] * h[4], c10 = h[3] * h[4] - h[1] * h[5],
-               c20 = h[1] * h[4] - h[2] * h[3];
-  const double det = h[0] * c00 + h[1] * c10 + h[3] * c20;
-  if (!(h[0] > 0 && h[0] * h[2] > h[1] * h[1] && det > 1e-14 * h[0] * h[2] * h[5])) return false;
-  out[0] = c00 / det;
-  out[1] = c10 / det;
-  out[2] = (h[0] * h[5] - h[3] * h[3]) / det;
-  out[3] = c20 / det;
-  out[4] = (h[1] * h[3] - h[0] * h[4]) / det;
-  out[5] = (h[0] * h[2] - h[1] * h[1]) / det;
-  return true;
-}
-
 // The sums over all views of one iteration.
 struct PlaneEquations {
   double h[6], b[3];
@@ -207,9 +118,9 @@ void Accumulate(const SurfaceView& reference, const SurfacePair& pair, const Sup
   Derivatives d;
   Cells cells;
   Residual residual;
-  state->live =
-      Induced(state->relative, plane, &g) && Differentiate(*pair.view, state->relative, g, &d) &&
-      LocateOnPlane(state->samples, pair.patch, *pair.view, g, *state->reference, support, 0, 0, &cells);
+  state->live = Induced(state->relative, plane, &g) && Differentiate(*pair.view, state->relative, g, &d) &&
+                LocateOnPlane(state->samples, pair.patch, *pair.view, g, state->reference->m1,
+                              state->reference->m2, support, 0, 0, &cells);
   if (!state->live) return;
   SampleValues(state->samples, cells, support, residual.value);
   state->live = CompareWith(state->reference->value, support, &residual) >= kFlat;
@@ -325,7 +236,8 @@ Outcome MeasureShift(const SurfaceView& reference, const SurfacePair& pair, cons
   Residual residual;
   double h[3] = {}, b[2], h_det = 0, step = kMaxStep;
   for (bool last = false;; ++out->iterations) {
-    if (!LocateOnPlane(samples, pair.patch, *pair.view, g, tmpl, support, out->dx, out->dy, &cells))
+    if (!LocateOnPlane(samples, pair.patch, *pair.view, g, tmpl.m1, tmpl.m2, support, out->dx, out->dy,
+                       &cells))
       return Outcome::kOutside;
     SampleValues(samples, cells, support, residual.value);
     if (CompareWith(tmpl.value, support, &residual) < kFlat) return Outcome::kFlat;

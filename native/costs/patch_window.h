@@ -12,13 +12,13 @@
 
 namespace pixcli {
 
-// Tells the system that the pages wholly inside these bytes of a mapped file are not needed in memory any
-// more. What is read there later comes from the file again: never to be used on memory that is no file's.
+// Tells the system that the pages of these bytes of a mapped file are not needed in memory any more. What is
+// read there later comes from the file again: never to be used on memory that is no file's.
 inline void ReleasePages(const void* begin, int64_t bytes) {
   static const auto page = static_cast<uintptr_t>(sysconf(_SC_PAGESIZE));
   const auto address = reinterpret_cast<uintptr_t>(begin);
-  const uintptr_t first = (address + page - 1) / page * page, last = (address + bytes) / page * page;
-  if (last > first) madvise(reinterpret_cast<void*>(first), last - first, MADV_DONTNEED);
+  const uintptr_t first = address / page * page, last = (address + bytes + page - 1) / page * page;
+  madvise(reinterpret_cast<void*>(first), last - first, MADV_DONTNEED);
 }
 
 // In one piece, they are read faster than from the rows of a patch, each of which is in a page of its own. Of

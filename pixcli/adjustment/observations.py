@@ -39,24 +39,26 @@ class Observations:
 
 def read_observations(reconstruction: pycolmap.Reconstruction, min_track_length: int = 2) -> Observations:
     """The observations of all points that have at least this many, in images that have a pose."""
-    posed = {image_id for image_id, image in reconstruction.images.items() if image.has_pose}
-    point_ids, lengths, rows = [], [], []
-    for point_id, point in sorted(reconstruction.points3D.items()):
-        elements = ((element.image_id, element.point2D_idx) for element in point.track.elements)
-        track = sorted(element for element in elements if element[0] in posed)
-        if len(track) >= max(min_track_length, 1):
-            point_ids.append(point_id)
-            lengths.append(len(track))
-            rows.extend(track)
-    image_ids, keypoints = np.array(rows, np.int64).reshape(-1, 2).T.copy()
-    ptr = np.concatenate([[0], np.cumsum(lengths, dtype=np.int64)]).astype(np.int64)
-    observations = Observations(
-        np.array(point_ids, np.int64), ptr, image_ids, keypoints, np.empty((len(rows), 2))
+    images, keypoints, ids, xy = [], [], [], []
+    for image_id in sorted(reconstruction.reg_image_ids()):
+        image = reconstruction.images[image_id]
+        seen = image.get_observation_points2D()
+        images.append(np.full(len(seen), image_id, np.int64))
+        keypoints.append(np.array(image.get_observation_point2D_idxs(), np.int64))
+        ids.append(np.array([point2D.point3D_id for point2D in seen], np.int64))
+        xy.append(np.array([point2D.xy for point2D in seen], np.float64).reshape(-1, 2))
+    of_point, places = np.concatenate(ids), np.concatenate(xy)
+    point_ids, point, length = np.unique(of_point, return_inverse=True, return_counts=True)
+    order = np.argsort(point, kind="stable")  # images and keypoints ascend already
+    long = length >= max(min_track_length, 1)
+    order = order[long[point[order]]]
+    return Observations(
+        point_ids[long],
+        np.concatenate([[0], np.cumsum(length[long], dtype=np.int64)]).astype(np.int64),
+        np.concatenate(images)[order],
+        np.concatenate(keypoints)[order],
+        places[order],
     )
-    for image_id, members in observations.by_image.items():
-        points2D = reconstruction.images[image_id].points2D
-        observations.xy[members] = [points2D[row].xy for row in keypoints[members].tolist()]
-    return observations
 
 
 def project(

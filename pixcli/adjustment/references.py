@@ -188,14 +188,16 @@ def extraction_around(
     rows = np.full(len(xy), -1, np.int64)
     keypoints = []
     first = 0
-    for image_id in sorted(model.reg_image_ids()):
+    # By name, as commands that read databases have them: they share caches of whole maps.
+    ordered = sorted(zip(images, sorted(model.reg_image_ids()), strict=True))
+    for _, image_id in ordered:
         members = observations.by_image.get(image_id, np.empty(0, np.int64))
         if chosen is not None:
             members = members[chosen[members]]
         rows[members] = first + np.arange(len(members))
         keypoints.append(xy[members])
         first += len(members)
-    return Extraction(images, keypoints, features), rows
+    return Extraction([image for image, _ in ordered], keypoints, features), rows
 
 
 def read_model_references(

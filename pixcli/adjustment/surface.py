@@ -16,7 +16,8 @@ from numpy.lib.recfunctions import structured_to_unstructured
 from pixcli import _core
 from pixcli.adjustment.planes import MAX_SLOPE, Float64, Int32, Int64, Surfaces, determinant, induced_affine
 from pixcli.alignment.result import Status
-from pixcli.alignment.scale_space import Boxes, box_items, boxes_between, level_of, pitch_of, step_of
+from pixcli.alignment.scale_space import Boxes, boxes_between
+from pixcli.alignment.sources import Source, source_of
 from pixcli.features.streaming import ImageFile
 from pixcli.options import DenseFeaturesOptions
 from pixcli.progress import Progress, Update
@@ -57,13 +58,17 @@ class SurfaceLimits:
 
 @dataclass(frozen=True)
 class SurfacePatches:
-    """The scale-space patches that surfaces are measured on."""
+    """The patches that surfaces are measured on, of the scale space or of feature maps."""
 
-    samples: npt.NDArray[np.uint8]
+    samples: npt.NDArray[Any]
     starts: Int64
     boxes: Boxes
     by_step: dict[float, tuple[Int32, Int32, Float64]]
     """For each step of a support, (n,): patch of the view, patch of the reference, spacing of the nodes."""
+    gains: npt.NDArray[np.float32] | None = None
+    """Of feature maps kept in bytes."""
+    comparison: str | None = None
+    """How features are compared; None: patches are grey."""
 
 
 @dataclass(frozen=True)
@@ -151,13 +156,21 @@ def align_surfaces(
     if len(supports) == 1:
         return fit, best
     longer = surfaces.image_size[surfaces.image[surfaces.reference]].max(1)[surfaces.point]
-    rest = fit.accepted[surfaces.point] & (best.score > _extent_deviation(widest, longer, limits))
+    rest = fit.accepted[surfaces.point] & (best.status != Status.OUT_OF_IMAGE)
+    rest &= best.score > _extent_deviation(widest, longer, limits)
     wide = measure_surfaces(surfaces.pairs(rest), fit.planes, [widest], limits, images, features, progress)
     better = wide.score < best.score[rest]
     rows = np.flatnonzero(rest)[better]
     for field in fields(Shifts):
         getattr(best, field.name)[rows] = getattr(wide, field.name)[better]
     best.support[rows] = len(narrow)
+    for model in features.models[1:]:  # of a chain, on what was not accepted so far
+        rest = fit.accepted[surfaces.point] & ~best.accepted
+        left, other = surfaces.pairs(rest), features.of_model(model)
+        again = measure_surfaces(left, fit.planes, [REFINE_SUPPORT], limits, images, other, progress)
+        rows = np.flatnonzero(rest)[again.accepted]
+        for field in fields(Shifts):
+            getattr(best, field.name)[rows] = getattr(again, field.name)[again.accepted]
     return fit, best
 
 
@@ -195,16 +208,20 @@ def cut_surface_patches(
     progress: Progress,
 ) -> SurfacePatches:
     """The patches that these supports need around where the planes project to, and max_shift beyond."""
-    boxes, image, by_step = _plan_boxes(surfaces, planes, supports, max_shift)
     # Boxes differ from round to round: a cache of them would serve no later run.
-    store = box_items(boxes, image, images, replace(features, use_cache=False)).fill(progress)
+    source = source_of(features.models[0], images, replace(features, use_cache=False))
+    boxes, image, by_step = _plan_boxes(surfaces, planes, supports, max_shift, source)
+    store = source.items(boxes, image).fill(progress)
     store.close()
-    samples, starts = store.flat(0)
-    return SurfacePatches(samples, starts, boxes, by_step)
+    arrays = source.arrays(store, boxes, source.support(1, 1).output)
+    starts = np.append(arrays["offset"], len(arrays["buffer"]))
+    return SurfacePatches(
+        arrays["buffer"], starts, boxes, by_step, arrays.get("gains"), arrays.get("comparison")
+    )
 
 
 def _plan_boxes(
-    surfaces: Surfaces, planes: Float64, supports: Sequence[Support], max_shift: float
+    surfaces: Surfaces, planes: Float64, supports: Sequence[Support], max_shift: float, source: Source
 ) -> tuple[Boxes, Int32, dict[float, tuple[Int32, Int32, Float64]]]:
     """Boxes ordered by image, the image of each, and SurfacePatches.by_step."""
     affine, xy = induced_affine(surfaces, planes)
@@ -218,12 +235,15 @@ def _plan_boxes(
     for step in steps:
         radius = max(r for r, s in supports if s == step)
         # The coarser of the two views has its nodes a step apart; the other's then lie further apart.
-        reference_level = level_of(step * np.maximum(1, np.where(comparable, 1 / ratio, 1)))
-        spacing = step_of(reference_level)
-        view_level = level_of(spacing * np.where(comparable, ratio, 1))
+        support = source.support(radius, step)
+        wanted = support.step * np.maximum(1, np.where(comparable, 1 / ratio, 1))
+        reference_level = source.level_of(support, wanted, surfaces.image[reference])
+        spacing = source.spacing_of(support, reference_level)
+        wanted = spacing * np.where(comparable, ratio, 1)
+        view_level = source.level_of(support, wanted, surfaces.image[surfaces.pair_view])
         reach = (radius * spacing)[:, None] * np.ones(2)
         extent = _WARP_SLACK * radius * spacing[:, None] * np.abs(affine).sum(2)
-        extent += max_shift + pitch_of(view_level)[:, None]
+        extent += max_shift + source.pitch_of(view_level)[:, None]
         centre = np.where(comparable[:, None], xy, np.nan)  # a box of size 0 otherwise
         view += [surfaces.pair_view, reference]
         level += [view_level, reference_level]
@@ -240,7 +260,8 @@ def _plan_boxes(
     image = (unique // 256 // max(len(surfaces.views), 1)).astype(np.int32)
     nothing = ~(np.isfinite(lowest) & np.isfinite(highest))
     lowest[nothing] = highest[nothing] = np.nan
-    boxes = boxes_between(lowest, highest, (unique % 256).astype(np.int32), surfaces.image_size[image])
+    of_box = (unique % 256).astype(np.int32)
+    boxes = boxes_between(lowest, highest, of_box, surfaces.image_size[image], source.pitch_of(of_box))
     patch = patch_of.reshape(len(steps), 2, -1).astype(np.int32)
     by_step = {step: (patch[k, 0], patch[k, 1], spacings[k]) for k, step in enumerate(steps)}
     return boxes, image, by_step
@@ -373,6 +394,8 @@ def _native_arguments(
         "max_shift": limits.max_shift,
         "step_tolerance": _STEP_TOLERANCE,
         "num_threads": limits.num_threads,
+        "gains": patches.gains,
+        "comparison": patches.comparison,
     }
 
 

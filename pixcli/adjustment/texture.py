@@ -8,12 +8,12 @@ from numpy.typing import NDArray
 from pixcli import _core
 from pixcli.adjustment.observations import Observations
 from pixcli.adjustment.references import sampling_arguments
-from pixcli.io.patch_store import Patches
+from pixcli.io.patch_store import Patches, release
 from pixcli.io.references import References
 from pixcli.options import InterpolationOptions
 
 _FLAT = 1e-4  # of the length of a feature: what changes less within a pixel is flat
-_PART = 4096  # observations, whose features are in memory at a time
+_PART = 2048  # observations, whose features are in memory at a time
 
 
 @dataclass(frozen=True)
@@ -68,6 +68,7 @@ def find_gated(
         value, *slopes = np.linalg.norm(sampled, axis=2).T
         steepest = np.hypot(*slopes) * patches.scales[rows[part]].max(axis=1)
         flat[part] = ~(steepest > _FLAT * value)
+        release(patches)
     counts = ~(unreferenced | outside | flat)
     lost = np.bincount(observations.point_index[counts], minlength=len(observations.point_ids)) == 0
     return Gated(unreferenced, outside, flat, lost)

@@ -1,17 +1,20 @@
 """Keypoint adjustment by aligning what surrounds a keypoint to the root of its track.
 
 The local warp between a keypoint and the root is refined natively, on several supports of growing extent,
-each starting where the one before ended. The support whose predicted deviation is smallest decides. See "The
-affine strategy" in docs/architecture.md.
+each starting where the one before ended. The support whose predicted deviation is smallest decides. What the
+first model of a chain rejects is aligned by the next one. See "The affine strategy" in docs/architecture.md.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from pixcli import _core
 from pixcli.alignment.result import AlignmentResult, Status
+from pixcli.alignment.sources import source_of
 from pixcli.alignment.supports import Jobs, SupportAlignment
 from pixcli.alignment.tracks import Tracks
 from pixcli.alignment.warps import frames_of, searched_warps, warps_from_frames, warps_from_neighbors
@@ -38,10 +41,14 @@ class AffineAlignment:
     ) -> None:
         self._graph, self._tracks, self._constant = graph, tracks, constant
         self._images, self._features, self._options = images, features, options
+        self._sources = [source_of(model, images, features, options) for model in features.models]
         self._jobs = self._make_jobs()
 
     def estimate(self) -> Estimate:
-        """Bytes that run() will take. Raises UserError if a new cache does not fit on its disk."""
+        """Bytes that run() will take, but for later models of a chain.
+
+        Raises UserError if a new cache does not fit on its disk.
+        """
         estimate = self._part(self._parts[0]).estimate()
         all_jobs = len(self._jobs) * (48 + _core.alignment_dtype.itemsize)
         return Estimate(estimate.memory + all_jobs, estimate.disk)
@@ -54,9 +61,8 @@ class AffineAlignment:
     def run(self, progress: Progress) -> AlignmentResult:
         """Align all keypoints."""
         self._search(progress)
-        results = [self._part(rows).run(progress) for rows in self._parts]
-        chosen = np.concatenate([chosen for chosen, _ in results])
-        reason = np.concatenate([reason for _, reason in results])
+        results = [self._run_chain(self._jobs[rows], progress) for rows in self._parts]
+        chosen, reason, model = (np.concatenate(column) for column in zip(*results, strict=True))
         graph, tracks, jobs = self._graph, self._tracks, self._jobs
         valid = graph.inside_image
         source, target = tracks.spokes
@@ -73,7 +79,28 @@ class AffineAlignment:
         covariance[rows] = np.stack([aligned["cov_xx"], aligned["cov_xy"], aligned["cov_yy"]], 1)
         cost_before = float(np.sum(1 - aligned["initial_correlation"]))
         cost_after = float(np.sum(1 - aligned["correlation"]))
-        return AlignmentResult(xy, status, covariance, cost_before, cost_after)
+        counts = np.bincount(model[moved], minlength=len(self._sources))
+        moved_by = {of.name: int(count) for of, count in zip(self._sources, counts, strict=True)}
+        return AlignmentResult(xy, status, covariance, cost_before, cost_after, moved_by)
+
+    def _run_chain(
+        self, jobs: Jobs, progress: Progress
+    ) -> tuple[npt.NDArray[Any], npt.NDArray[np.uint8], npt.NDArray[np.uint8]]:
+        """The alignment of each job, its Status, and the model that decided: of none, the first."""
+        chosen, reason = SupportAlignment(self._graph, jobs, self._sources[0], self._options).run(progress)
+        model = np.zeros(len(jobs), np.uint8)
+        for k, source in enumerate(self._sources[1:], 1):
+            rejected = np.flatnonzero(reason != Status.MOVED)
+            if not len(rejected):
+                break
+            left = np.zeros(len(jobs), bool)
+            left[rejected] = True
+            part = SupportAlignment(self._graph, jobs[left], source, self._options)
+            better, status = part.run(progress)
+            moved = status == Status.MOVED
+            rows = rejected[moved]
+            chosen[rows], reason[rows], model[rows] = better[moved], Status.MOVED, k
+        return chosen, reason, model
 
     @property
     def _parts(self) -> list[slice]:
@@ -85,7 +112,7 @@ class AffineAlignment:
         return [slice(begin, begin + size) for begin in range(0, max(len(self._jobs), 1), size)]
 
     def _part(self, rows: slice) -> SupportAlignment:
-        return SupportAlignment(self._graph, self._jobs[rows], self._images, self._features, self._options)
+        return SupportAlignment(self._graph, self._jobs[rows], self._sources[0], self._options)
 
     def _make_jobs(self) -> Jobs:
         graph, tracks = self._graph, self._tracks
@@ -110,9 +137,10 @@ class AffineAlignment:
     def _search(self, progress: Progress) -> None:
         """Find first guesses for the jobs that neither frames nor neighbours have one for."""
         rows = np.flatnonzero(self._jobs.searched)
-        in_memory = DenseFeaturesOptions(num_threads=self._features.num_threads)
+        in_memory = replace(self._features, use_cache=False)
+        source = source_of(self._features.models[0], self._images, in_memory, self._options)
         for begin in range(0, len(rows), MAX_JOBS // 10):  # each has many candidates
             some = np.zeros(len(self._jobs), bool)
             some[rows[begin : begin + MAX_JOBS // 10]] = True
-            part = SupportAlignment(self._graph, self._jobs[some], self._images, in_memory, self._options)
+            part = SupportAlignment(self._graph, self._jobs[some], source, self._options)
             self._jobs.warp[some] = part.search(searched_warps(), progress)

@@ -53,6 +53,8 @@ class Refinement:
     shift_max: float
     cost_before: float
     cost_after: float
+    moved_by: Mapping[str, int]
+    """How many keypoints each model of a chain moved."""
     verification: VerificationCounts | None
     phases: list[PhaseStats]
 
@@ -73,6 +75,7 @@ class Refinement:
             "keypoints": {status.name.lower(): count for status, count in self.statuses.items()},
             "shift": {"median": self.shift_median, "p90": self.shift_p90, "max": self.shift_max},
             "cost": {"before": self.cost_before, "after": self.cost_after},
+            "moved_by": self.moved_by,
             "verification": self.verification,
             "phases": self.phases,
         }
@@ -108,10 +111,10 @@ def plan_refinement(
     """
     if not adjustment.apply:
         raise UserError("KeypointAdjustment.apply is 0: there is nothing to do")
-    if adjustment.strategy == "affine" and (features.model != "image" or features.model_path):
+    if adjustment.strategy != "affine" and len(features.models) > 1:
         raise UserError(
-            "--KeypointAdjustment.strategy affine aligns the images themselves: set --DenseFeatures.model "
-            "image, or a featuremetric strategy for other features"
+            f"DenseFeatures.model {features.model} is a chain, which --KeypointAdjustment.strategy affine "
+            f"takes: name one model for {adjustment.strategy}"
         )
     if not image_path.is_dir():
         raise UserError(f"there is no folder {image_path}: check --image_path")
@@ -229,6 +232,7 @@ def _summary(
         shift_max=float(shift.max()),
         cost_before=result.cost_before,
         cost_after=result.cost_after,
+        moved_by=result.moved_by,
         verification=verification,
         phases=progress.phases,
     )

@@ -1,6 +1,6 @@
 """What every keypoint adjustment strategy returns."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import IntEnum
 
 import numpy as np
@@ -51,3 +51,5 @@ class AlignmentResult:
     cost_before: float
     """Sum of the strategy's own cost over all aligned keypoints or edges, before."""
     cost_after: float
+    moved_by: dict[str, int] = field(default_factory=dict)
+    """How many keypoints each model of a chain moved; of the affine strategy."""

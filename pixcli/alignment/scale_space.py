@@ -11,9 +11,9 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from scipy.special import ive
 
 from pixcli import _core
+from pixcli.features.resampling import resampled
 from pixcli.features.streaming import ImageFile, ImageItems
 from pixcli.io.patch_store import Contents, Items, LevelLayout
 from pixcli.options import DenseFeaturesOptions
@@ -48,29 +48,7 @@ def build_level(image: npt.NDArray[np.float32], level: int) -> npt.NDArray[np.fl
     sigma = SPLINE_SIGMA * max(float(step_of(level)) ** 2 - pitch**2, 0.0) ** 0.5
     if sigma == 0:
         return image
-    height, width = image.shape
-    rows, cols = _axis_filter(height, pitch, sigma), _axis_filter(width, pitch, sigma)
-    return _core.resample(image, *rows, *cols)
-
-
-def _axis_filter(length: int, pitch: float, sigma: float) -> tuple[Int32, npt.NDArray[np.float32]]:
-    """First tap and weights (n, taps) of each sample of a level along one axis of the image."""
-    centre = (np.arange(max(int(length / pitch), 1)) + 0.5) * pitch - 0.5
-    reach = int(np.ceil(4 * sigma)) + 1
-    taps = min(2 * reach + 1, length)
-    offset = np.arange(-reach, reach + 1)
-    index = np.rint(centre).astype(int)[:, None] + offset
-    if pitch == 1:
-        # The discrete analogue of the Gaussian has exactly the variance asked for, however narrow it is.
-        weight = np.tile(ive(np.abs(offset), sigma**2), (len(centre), 1))
-    else:
-        weight = np.exp(-((index - centre[:, None]) ** 2) / (2 * sigma**2))
-    weight /= weight.sum(1, keepdims=True)
-    first = np.clip(index[:, 0], 0, length - taps)
-    column = np.clip(index, 0, length - 1) - first[:, None]  # beyond the border, its last pixel goes on
-    folded = np.zeros((len(centre), taps))
-    np.add.at(folded, (np.arange(len(centre))[:, None], column), weight)
-    return first.astype(np.int32), folded.astype(np.float32)
+    return resampled(image, pitch, sigma)
 
 
 @dataclass(frozen=True)
@@ -83,24 +61,28 @@ class Boxes:
     """(n, 2) column and row of the first sample."""
     shape: Int32
     """(n, 2) rows and columns; 0 where the box is too small to sample from."""
+    pitch: Float64 | None = None
+    """(n,) the distance of their samples in pixels; None: as the levels of this scale space have it."""
 
     @property
     def geometry(self) -> Float64:
         """(n, 3) x and y of the first sample in COLMAP pixels, and the pitch in pixels."""
-        pitch = pitch_of(self.level)[:, None]
+        pitch = (pitch_of(self.level) if self.pitch is None else self.pitch)[:, None]
         return np.concatenate([(self.corner + 0.5) * pitch, pitch], 1)
 
 
-def boxes_between(low: Float64, high: Float64, level: Int32, image_size: Float64) -> Boxes:
+def boxes_between(
+    low: Float64, high: Float64, level: Int32, image_size: Float64, pitch: Float64 | None = None
+) -> Boxes:
     """Boxes with all samples that the spline needs from `low` to `high` (n, 2), inside the image."""
-    pitch = pitch_of(level)[:, None]
+    pitches, pitch = pitch, (pitch_of(level) if pitch is None else pitch)[:, None]
     limit = np.maximum(np.floor(image_size / pitch), 1)
     with np.errstate(invalid="ignore"):
         first = np.clip(np.floor(low / pitch - 0.5) - 1, 0, limit)
         size = np.clip(np.floor(high / pitch - 0.5) + 3, 0, limit) - first
         size[~(size >= 4).all(1)] = 0
     shape = np.ascontiguousarray(size[:, ::-1]).astype(np.int32)
-    return Boxes(level, np.nan_to_num(first).astype(np.int32), shape)
+    return Boxes(level, np.nan_to_num(first).astype(np.int32), shape, pitches)
 
 
 def cut_boxes(image: npt.NDArray[np.float32], boxes: Boxes, rows: slice) -> npt.NDArray[np.uint8]:

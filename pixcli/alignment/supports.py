@@ -1,6 +1,5 @@
 """Alignment of keypoints to roots on supports of growing extent: patches, native alignment, judgement."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,10 +9,12 @@ from numpy.lib.recfunctions import structured_to_unstructured
 
 from pixcli import _core
 from pixcli.alignment.result import Status
-from pixcli.alignment.scale_space import Boxes, box_items, boxes_between, level_of, pitch_of, step_of
-from pixcli.features.streaming import Estimate, ImageFile
+from pixcli.alignment.scale_space import Boxes, boxes_between
+from pixcli.alignment.sources import Source, Templates
+from pixcli.features.streaming import Estimate
 from pixcli.io.database import MatchGraph
-from pixcli.options import DenseFeaturesOptions, KeypointAdjustmentOptions
+from pixcli.io.patch_store import PatchStore
+from pixcli.options import KeypointAdjustmentOptions
 from pixcli.progress import Progress, Update
 
 Float64 = npt.NDArray[np.float64]
@@ -23,9 +24,6 @@ Bool = npt.NDArray[np.bool_]
 _STEP_TOLERANCE = 0.008  # pixels
 _WARP_SLACK = 1.15  # how much larger than its first guess a warped support may become inside its patch
 _SEARCH_SLACK = 1.7  # the same where the first guess was searched for
-# The perspective part of a warp is about the sine of the angle between two views over the focal length; this
-# is its standard deviation times the longer side of the image.
-_PERSPECTIVE = 0.35
 
 
 @dataclass(frozen=True)
@@ -53,13 +51,12 @@ class SupportAlignment:
         self,
         graph: MatchGraph,
         jobs: Jobs,
-        images: Sequence[ImageFile],
-        features: DenseFeaturesOptions,
+        source: Source,
         options: KeypointAdjustmentOptions,
     ) -> None:
-        self._graph, self._jobs, self._options = graph, jobs, options
+        self._graph, self._jobs, self._source, self._options = graph, jobs, source, options
         self._plan_patches()
-        self._patches = box_items(self._boxes, graph.image_index[self._keypoint], images, features)
+        self._patches = source.items(self._boxes, graph.image_index[self._keypoint])
 
     def estimate(self) -> Estimate:
         """Bytes that run() will take. Raises UserError if a new cache does not fit on its disk."""
@@ -77,22 +74,24 @@ class SupportAlignment:
         Every support starts from where the one before ended or from the first guess, whichever correlates
         better.
         """
-        samples, starts = self._samples(progress)
-        jobs, options = self._jobs, self._options
+        jobs, options, supports = self._jobs, self._options, self._source.supports
         best = np.full(len(jobs), np.inf)
         chosen = np.zeros(len(jobs), _core.alignment_dtype)
         reason = np.full(len(jobs), Status.INVALID, np.uint8)
         guess = self._warps(jobs.warp[:, None])
         previous = np.full_like(guess, np.nan)
         longer_side = self._graph.image_size[jobs.source].max(1)
-        with progress.phase("align", len(jobs) * len(options.support_list)) as update:
-            for k, (radius, step) in enumerate(options.support_list):
+        with (
+            self._patches.fill(progress) as store,
+            progress.phase("align", len(jobs) * len(supports)) as update,
+        ):
+            for k, support in enumerate(supports):
                 candidates = np.concatenate([guess, previous], 1) if k else guess
-                result = self._align(k, samples, starts, candidates, _from(k * len(jobs), update))
+                result = self._align(k, store, candidates, _from(k * len(jobs), update))
                 status = self._judge(result)
                 # Depth edges, curvature and light bias wide supports, about as the square of what they
                 # extend over.
-                extent = options.extent_deviation * (radius * step) ** 2 / longer_side
+                extent = options.extent_deviation * (support.radius * support.step) ** 2 / longer_side
                 deviation = np.hypot(_deviation(result), extent)
                 better = (status == Status.MOVED) & (deviation < best)
                 best[better] = deviation[better]
@@ -106,28 +105,28 @@ class SupportAlignment:
     def search(self, warps: Float64, progress: Progress) -> Float64:
         """(m, 2, 2) the linear map to which the best of `warps` (c, 2, 2) led on the smallest support."""
         jobs = self._jobs
-        samples, starts = self._samples(progress)
         candidates = self._warps(np.broadcast_to(warps, (len(jobs), *warps.shape)))
-        with progress.phase("search", len(jobs)) as update:
-            result = self._align(0, samples, starts, candidates, update)
+        with self._patches.fill(progress) as store, progress.phase("search", len(jobs)) as update:
+            result = self._align(0, store, candidates, update)
         found = structured_to_unstructured(result["warp"])[:, 2:6].reshape(-1, 2, 2)
         usable = (result["outcome"] == 0) & (np.linalg.det(found) > 0.05)
         return np.where(usable[:, None, None], found, jobs.warp)
 
     def _plan_patches(self) -> None:
         """Decide on the boxes to cut, ordered by image, and which serve a job's root and keypoint."""
-        jobs, xy, supports = self._jobs, self._graph.xy, self._options.support_list
+        jobs, xy, source = self._jobs, self._graph.xy, self._source
         ratio = np.sqrt(np.abs(np.linalg.det(jobs.warp)))
         slack = np.where(jobs.searched, _SEARCH_SLACK, _WARP_SLACK)[:, None]
+        root_image, target_image = self._graph.image_index[jobs.source], self._graph.image_index[jobs.target]
         keypoint, level, low, high = [], [], [], []
-        for radius, step in supports:
+        for support in source.supports:
             # The coarser of the two views has its nodes a step apart; the other's then lie further apart.
-            root_level = level_of(step * np.maximum(1, 1 / ratio))
-            spacing = step_of(root_level)
-            target_level = level_of(spacing * ratio)
-            reach = (radius * spacing)[:, None] * np.ones(2)
-            extent = slack * radius * spacing[:, None] * np.abs(jobs.warp).sum(2)
-            extent += self._options.bound + pitch_of(target_level)[:, None]
+            root_level = source.level_of(support, support.step * np.maximum(1, 1 / ratio), root_image)
+            spacing = source.spacing_of(support, root_level)
+            target_level = source.level_of(support, spacing * ratio, target_image)
+            reach = (support.radius * spacing)[:, None] * np.ones(2)
+            extent = slack * support.radius * spacing[:, None] * np.abs(jobs.warp).sum(2)
+            extent += self._options.bound + source.pitch_of(target_level)[:, None]
             keypoint += [jobs.source, jobs.target]
             level += [root_level, target_level]
             low += [xy[jobs.source] - reach, xy[jobs.target] - extent]
@@ -140,13 +139,9 @@ class SupportAlignment:
         np.maximum.at(highest, patch_of, np.concatenate(high))
         self._keypoint = unique // 256
         size = self._graph.image_size[self._keypoint]
-        self._boxes: Boxes = boxes_between(lowest, highest, (unique % 256).astype(np.int32), size)
-        self._patch_of = patch_of.reshape(len(supports), 2, len(jobs)).astype(np.int32)
-
-    def _samples(self, progress: Progress) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]:
-        """All samples of all patches, and where each patch starts."""
-        with self._patches.fill(progress) as store:
-            return store.flat(0)
+        of_box = (unique % 256).astype(np.int32)
+        self._boxes: Boxes = boxes_between(lowest, highest, of_box, size, source.pitch_of(of_box))
+        self._patch_of = patch_of.reshape(len(source.supports), 2, len(jobs)).astype(np.int32)
 
     def _warps(self, maps: Float64) -> Float64:
         """(m, c, 8) warps of linear maps (m, c, 2, 2), each at the keypoint's place in the database."""
@@ -155,34 +150,27 @@ class SupportAlignment:
         warps[..., 2:6] = maps.reshape(*maps.shape[:2], 4)
         return warps
 
-    def _align(
-        self,
-        support: int,
-        samples: npt.NDArray[np.uint8],
-        starts: npt.NDArray[np.int64],
-        candidates: Float64,
-        update: Update,
-    ) -> npt.NDArray[Any]:
+    def _align(self, index: int, store: PatchStore, candidates: Float64, update: Update) -> npt.NDArray[Any]:
         """Align all jobs on one support, each from the candidate (m, c, 8) of highest correlation."""
-        options = self._options
-        root_patch, target_patch = self._patch_of[support]
+        options, support = self._options, self._source.supports[index]
+        root_patch, target_patch = self._patch_of[index]
         # All jobs of one root and level share a template.
         order = np.argsort(root_patch, kind="stable")
         patch, first = np.unique(root_patch[order], return_index=True)
         root = self._keypoint[patch]
-        aligned = _core.align_patches(
-            samples,
-            starts[:-1],
-            np.ascontiguousarray(self._boxes.shape[:, ::-1]),
-            self._boxes.geometry,
-            options.support_list[support][0],
-            options.window,
-            patch,
-            self._graph.xy[root],
-            step_of(self._boxes.level[patch]),
-            _PERSPECTIVE / self._graph.image_size[root].max(1),
-            np.append(first, len(order)).astype(np.int64),
-            target_patch[order],
+        templates = Templates(
+            patch=patch,
+            xy=self._graph.xy[root],
+            spacing=self._source.spacing_of(support, self._boxes.level[patch]),
+            image_edge=self._graph.image_size[root].max(1),
+            job_ptr=np.append(first, len(order)).astype(np.int64),
+            job_patch=target_patch[order],
+        )
+        aligned = self._source.align(
+            store,
+            self._boxes,
+            support,
+            templates,
             candidates[order],
             max_iterations=options.max_iterations,
             max_excursion=3 * options.bound,

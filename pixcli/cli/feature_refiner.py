@@ -108,12 +108,16 @@ def _check_distinct(paths: Mapping[str, Path | None]) -> None:
 def _print_summary(refinement: Refinement) -> None:
     statuses = [(f"  {s.label}", refinement.statuses[s]) for s in Status if refinement.statuses[s]]
     verification = refinement.verification
-    verified = [] if verification is None else [
-        ("pairs verified again", verification.updated),
-        ("  inlier matches before", verification.inliers_before),
-        ("  inlier matches after", verification.inliers_after),
-        ("  pairs kept that would have lost all inliers", verification.lost),
-    ]
+    verified = (
+        []
+        if verification is None
+        else [
+            ("pairs verified again", verification.updated),
+            ("  inlier matches before", verification.inliers_before),
+            ("  inlier matches after", verification.inliers_after),
+            ("  pairs kept that would have lost all inliers", verification.lost),
+        ]
+    )
     print_table(
         "Keypoints",
         ["", "count"],

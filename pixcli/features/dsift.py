@@ -27,6 +27,8 @@ class DenseSiftModel(FeatureModel):
         # Half of the four bins, a bin's overlap with its neighbour and one pixel for the gradient.
         self.levels = (Level(channels=128, radius=(3 * size + 1) // 2 + size, basin=size),)
 
+    comparison = "cosine"
+
     def forward(self, image: NDArray[np.float32]) -> Sequence[NDArray[Any]]:
         """(128, H, W) descriptors, stored channels last; float16 if that is all that is kept."""
         descriptors = _core.dense_sift(

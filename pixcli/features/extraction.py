@@ -11,11 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pixcli.errors import UserError
-from pixcli.features.model import model_identity
+from pixcli.features.model import FeatureModel, model_identity
 from pixcli.features.patches import Extractor
 from pixcli.features.streaming import Estimate, ImageFile, ImageItems
 from pixcli.features.tiling import halo
 from pixcli.io.database import MatchGraph
+from pixcli.io.images import image_hash
 from pixcli.io.patch_store import Contents, Items, LevelLayout, Patches, PatchStore
 from pixcli.options import DenseFeaturesOptions, InterpolationOptions
 from pixcli.progress import Progress
@@ -25,7 +26,7 @@ _NEUTRAL = {"num_threads", "device", "gpu_index", "tile_size", "use_cache", "cac
 # Options that say how much of the features is kept, and in which precision.
 _KEEPING = {"sparse", "patch_size", "dtype"}
 # Options of the built-in models: they count where the model in use knows them.
-_OF_MODELS = {"color", "spatial_bin_size", "rootsift"}
+_OF_MODELS = {"color", "spatial_bin_size", "rootsift", "weights_path", "num_layers", "layers"}
 
 
 class Extraction:
@@ -92,12 +93,8 @@ class Extraction:
 
     @property
     def identity(self) -> dict[str, Any]:
-        """What decides the features at a position, ready for JSON: the model, its options and the scaling."""
-        model = self._extractor.model
-        skipped = _NEUTRAL | _OF_MODELS | _KEEPING | {"model_path"}
-        values = {key: value for key, value in asdict(self._options).items() if key not in skipped}
-        values["model"] = model_identity(self._options)
-        return values | {key: value for key, value in model.options.items() if key not in _NEUTRAL}
+        """What decides the features at a position, ready for JSON."""
+        return identity_of(self._extractor.model, self._options)
 
     def estimate(self) -> Estimate:
         """What patches() will take. Raises UserError if a new cache does not fit on its disk."""
@@ -185,6 +182,17 @@ class Extraction:
             for level in stored.levels
         )
         return tile + items
+
+
+def identity_of(model: FeatureModel, options: DenseFeaturesOptions) -> dict[str, Any]:
+    """The model, its options and the scaling: what decides features at a position, ready for JSON."""
+    skipped = _NEUTRAL | _OF_MODELS | _KEEPING | {"model_path"}
+    values = {key: value for key, value in asdict(options).items() if key not in skipped}
+    values["model"] = model_identity(options)
+    values |= {key: value for key, value in model.options.items() if key not in _NEUTRAL}
+    if path := values.pop("weights_path", ""):
+        values["weights"] = image_hash(Path(path))  # of the file's bytes, wherever it lies
+    return values
 
 
 def image_files(graph: MatchGraph, image_path: Path) -> list[ImageFile]:

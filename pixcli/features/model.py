@@ -22,7 +22,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -60,6 +60,12 @@ class FeatureModel(ABC):
 
     def __init__(self, options: Mapping[str, Any]) -> None:
         self.options = options
+
+    @property
+    def comparison(self) -> Literal["correlation", "distance", "cosine"]:
+        """How features are compared inside a local warp: free of a gain and a bias for each channel, as they
+        are, or as vectors of unit length."""
+        return "cosine" if self.normalizable else "correlation"
 
     @abstractmethod
     def forward(self, image: NDArray[np.float32]) -> Sequence[ArrayLike]:
@@ -102,7 +108,38 @@ def _dsift_model() -> type[FeatureModel]:
     return DenseSiftModel
 
 
-_BUILT_IN = {"image": _image_model, "dsift": _dsift_model}
+def _compact_model() -> type[FeatureModel]:
+    from pixcli.features.compact import CompactModel
+
+    return CompactModel
+
+
+def _gradients_model() -> type[FeatureModel]:
+    from pixcli.features.gradients import GradientsModel
+
+    return GradientsModel
+
+
+def _vgg_model() -> type[FeatureModel]:
+    from pixcli.features.vgg import VggModel
+
+    return VggModel
+
+
+def _s2dnet_model() -> type[FeatureModel]:
+    from pixcli.features.vgg import S2dnetModel
+
+    return S2dnetModel
+
+
+_BUILT_IN = {
+    "image": _image_model,
+    "compact": _compact_model,
+    "gradients": _gradients_model,
+    "dsift": _dsift_model,
+    "s2dnet": _s2dnet_model,
+    "vgg16": _vgg_model,
+}
 
 
 def _entry_points() -> dict[str, EntryPoint]:
@@ -111,7 +148,12 @@ def _entry_points() -> dict[str, EntryPoint]:
 
 def _class_by_name(name: str) -> type[FeatureModel]:
     if name in _BUILT_IN:
-        return _BUILT_IN[name]()
+        try:
+            return _BUILT_IN[name]()
+        except ImportError:
+            raise UserError(
+                f"DenseFeatures.model {name} needs torch: pip install 'pixcli[learned]', or choose compact"
+            ) from None
     installed = _entry_points()
     if name not in installed:
         known = sorted({*_BUILT_IN, *installed})

@@ -15,7 +15,7 @@ from pixcli.io.images import fit_size, resize_image
 from pixcli.io.patch_store import Items
 from pixcli.options import DenseFeaturesOptions
 
-_DTYPES = {"half": np.float16, "float": np.float32, "double": np.float64}
+_DTYPES = {"half": np.float16, "float": np.float32, "double": np.float64, "int8": np.int8}
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ class Extractor:
         for scaled, members in self._scaled(image, size) if len(xy) else ():
             height, width = scaled.shape[:2]
             positions = xy * (width / size[0], height / size[1])
-            for rows in _by_tile(positions, (width, height), self.options.tile_size):
+            for rows in by_tile(positions, (width, height), self.options.tile_size):
                 corners = {k: result[k][1][rows] for k in members}
                 region = aligned(self._bounds(corners), height, width, alignment_of(self.model))
                 maps = region_maps(self.model, scaled, region)
@@ -75,7 +75,7 @@ class Extractor:
                     output = self.outputs[k]
                     origin = np.array([region.x0, region.y0]) // output.level.stride
                     for row, corner in zip(rows, corners[k] - origin, strict=True):
-                        result[k][0][row] = self._finished(self._cut(maps[output.index], corner))
+                        result[k][0][row] = self.finished(self._cut(maps[output.index], corner))
         return result
 
     def maps(self, image: NDArray[np.float32], size: tuple[int, int]) -> list[Items]:
@@ -91,7 +91,7 @@ class Extractor:
                 maps = region_maps(self.model, scaled, region)
                 for k in members:
                     output = self.outputs[k]
-                    values = self._finished(maps[output.index])
+                    values = self.finished(maps[output.index])
                     x, y = region.x0 // output.level.stride, region.y0 // output.level.stride
                     result[k][0][0, y : y + values.shape[0], x : x + values.shape[1]] = values
         return result
@@ -146,7 +146,7 @@ class Extractor:
             patch = np.pad(patch, missing, mode="edge")
         return patch
 
-    def _finished(self, values: NDArray[Any]) -> NDArray[Any]:
+    def finished(self, values: NDArray[Any]) -> NDArray[Any]:
         """(..., C) features scaled to unit length where that is wanted, and checked."""
         if self.options.l2_normalize and self.model.normalizable:
             norms = np.sqrt(np.einsum("...c,...c->...", values, values, dtype=np.float32))[..., None]
@@ -157,7 +157,7 @@ class Extractor:
         return values
 
 
-def _by_tile(xy: NDArray[np.float64], size: tuple[int, int], tile_size: int) -> Iterator[NDArray[np.int64]]:
+def by_tile(xy: NDArray[np.float64], size: tuple[int, int], tile_size: int) -> Iterator[NDArray[np.int64]]:
     """Rows of xy that lie in the same tile of an image, for each tile that holds some."""
     tile = np.clip(xy, 0, np.array(size) - 1).astype(np.int64) // tile_size
     index = tile[:, 1] * (size[0] // tile_size + 1) + tile[:, 0]

@@ -91,11 +91,19 @@ class LevelLayout:
     def arrays(self) -> dict[str, tuple[tuple[int, ...], np.dtype[Any]]]:
         """Shape and type of the arrays that are filled image by image."""
         count = len(self.shapes)
-        return {
+        arrays: dict[str, tuple[tuple[int, ...], np.dtype[Any]]] = {
             "data": ((int(self.starts[-1]), self.channels), self.dtype),
             "corners": ((count, 2), np.dtype(np.int32)),
             "scales": ((count, 2), np.dtype(np.float64)),
         }
+        if self.quantized:
+            arrays["gains"] = ((count, self.channels), np.dtype(np.float32))
+        return arrays
+
+    @property
+    def quantized(self) -> bool:
+        """Whether samples are bytes, multiples of a gain for each item and channel."""
+        return self.dtype == np.int8
 
 
 @dataclass(frozen=True)
@@ -119,6 +127,20 @@ class Contents:
         items = sum(8 * len(level.shapes) for level in self.levels)
         names = sum(len(name) + 64 for name in self.images)
         return sum(int(np.prod(shape)) * dtype.itemsize for shape, dtype in arrays) + items + names
+
+
+@dataclass(frozen=True)
+class BoxSamples:
+    """Items of a level, one behind the other."""
+
+    samples: NDArray[Any]
+    """(samples, C) float16, float32 or int8."""
+    gains: NDArray[np.float32] | None
+    """(items, C) where samples are int8: what each is a multiple of."""
+    starts: NDArray[np.int64]
+    """(items + 1,) where each item starts in the samples."""
+    shapes: NDArray[np.int32]
+    """(items, 2) rows and columns."""
 
 
 Items = tuple[NDArray[Any], NDArray[np.int32], NDArray[np.float64]]
@@ -161,7 +183,13 @@ class PatchStore:
         first = int(self.contents.ptr[image])
         for index, (data, corners, scales) in enumerate(levels):
             layout = self.contents.levels[index]
-            self._put(index, "data", int(layout.starts[first]), data.reshape(-1, layout.channels))
+            samples = data.reshape(-1, layout.channels)
+            if layout.quantized:
+                begin, end = layout.starts[[first, first + len(corners)]]
+                starts = layout.starts[first : first + len(corners)] - begin
+                samples, gains = _quantized(samples[: end - begin], starts)
+                self._put(index, "gains", first, gains)
+            self._put(index, "data", int(layout.starts[first]), samples)
             self._put(index, "corners", first, corners)
             self._put(index, "scales", first, scales)
         self.hashes[image] = image_hash
@@ -170,23 +198,32 @@ class PatchStore:
             self._write_file(digest, self._hash_offset + image * _HASH_LENGTH)
 
     def patches(self, level: int) -> Patches:
-        """All items of a level whose items are of one size, without a copy."""
+        """All items of a level whose items are of one size, without a copy unless they are quantized."""
         layout, arrays = self.contents.levels[level], self._levels[level]
         rows, columns = layout.shapes[0] if len(layout.shapes) else (1, 1)
         if (layout.shapes != (rows, columns)).any():
             raise ValueError("the items of this level differ in size")
         data = arrays["data"].reshape(len(layout.shapes), rows, columns, layout.channels)
+        if layout.quantized:
+            data = np.multiply(data, arrays["gains"][:, None, None], dtype=np.float32).astype(np.float16)
         return Patches(data, arrays["corners"], arrays["scales"])
 
     def flat(self, level: int) -> tuple[NDArray[Any], NDArray[np.int64]]:
         """All samples of a level of one channel, and (items + 1,) where each item starts in them."""
         return self._levels[level]["data"].reshape(-1), self.contents.levels[level].starts
 
+    def boxes(self, level: int) -> "BoxSamples":
+        """All samples of a level of any number of channels, as they are stored."""
+        arrays, layout = self._levels[level], self.contents.levels[level]
+        return BoxSamples(arrays["data"], arrays.get("gains"), layout.starts, layout.shapes)
+
     def item(self, level: int, index: int) -> NDArray[Any]:
-        """One item, (rows, columns, C), without a copy."""
+        """One item, (rows, columns, C), without a copy unless it is quantized."""
         layout = self.contents.levels[level]
         starts = layout.starts
         flat = self._levels[level]["data"][starts[index] : starts[index + 1]]
+        if layout.quantized:
+            flat = flat * self._levels[level]["gains"][index]
         return flat.reshape(*layout.shapes[index], layout.channels)
 
     def close(self) -> None:
@@ -240,6 +277,19 @@ class PatchStore:
                 f"{self._path}: the cache cannot be written ({error.strerror}); once that is mended, "
                 "the same command goes on at this image"
             ) from None
+
+
+def _quantized(
+    samples: NDArray[Any], starts: NDArray[np.int64]
+) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
+    """(samples, C) as bytes, and the (items, C) gains that they are multiples of; items start at `starts`."""
+    gains = np.zeros((len(starts), samples.shape[1]), np.float32)
+    sizes = np.diff(starts, append=len(samples))
+    filled = sizes > 0
+    if filled.any():
+        gains[filled] = np.maximum.reduceat(np.abs(samples), starts[filled], 0) / np.float32(127)
+    divisor = np.where(gains > 0, gains, 1)
+    return np.rint(samples / np.repeat(divisor, sizes, 0)).astype(np.int8), gains
 
 
 def open_store(

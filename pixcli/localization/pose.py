@@ -101,18 +101,21 @@ def refine_pose(
     scales: Sequence[float],
     refined: RefinedIntrinsics,
 ) -> RefinedPose | None:
-    """The pose, and on request intrinsics, under Cauchy losses of these scales (in standard deviations).
+    """The pose, and on request intrinsics, under Cauchy losses of these scales.
 
-    Every sensor's camera is refined on its own. None if the sightings do not determine all of it.
+    They are in standard deviations of the sightings, or in those of the residuals where these are larger:
+    cameras that do not fit quite must not be taken for outliers. Every sensor's camera is refined on its own.
+    None if the sightings do not determine all of it.
     """
     if sum(len(seen.xy) for seen in sightings) < _MIN_SIGHTINGS:
         return None
     problem = _Problem(sensors, sightings, refined)
     state = _State(rig_from_world, [sensor.camera for sensor in sensors])
     start = problem.residuals(state)
-    for scale in scales:
+    for factor in scales:
         jacobian = problem.jacobian(state)
         residuals = problem.residuals(state)
+        scale = factor * max(1.0, _spread(residuals))
         cost = _cost(residuals, scale)
         for _ in range(_ITERATIONS):
             h, b = problem.equations(jacobian, residuals, scale)
@@ -134,7 +137,7 @@ def refine_pose(
             state, residuals, cost = candidate, candidate_residuals, candidate_cost
             if size < _SETTLED:
                 break
-    covariance = problem.covariance(jacobian, residuals, scales[-1])
+    covariance = problem.covariance(jacobian, residuals, scale)
     if covariance is None:
         return None
     squares = np.split((residuals**2).sum(1), np.cumsum([len(s.xy) for s in sightings])[:-1])
@@ -143,7 +146,7 @@ def refine_pose(
         state.cameras,
         covariance,
         [np.sqrt(s) for s in squares],
-        _cost(start, scales[-1]),
+        _cost(start, scale),
         cost,
     )
 
@@ -256,6 +259,11 @@ def _whitening(covariance: Float64) -> Float64:
 
 def _weights(residuals: Float64, scale: float) -> Float64:
     return np.asarray(1 / (1 + (residuals**2).sum(1) / scale**2))
+
+
+def _spread(residuals: Float64) -> float:
+    """Robust standard deviation along an axis, from the median length."""
+    return float(np.median(np.linalg.norm(residuals, axis=1))) / 1.1774  # that of Rayleigh's distribution
 
 
 def _finite(residuals: Float64) -> Float64:

@@ -29,7 +29,8 @@ Bool = npt.NDArray[np.bool_]
 _MATCH_LIMITS = SurfaceLimits(min_correlation=0.8, max_shift=3.0, num_threads=1)
 _POINT_LIMITS = SurfaceLimits(min_correlation=0.9, max_shift=2.0, max_deviation=0.25, num_threads=1)
 _MAX_POINT_DEVIATION = 0.1  # pixels; points that their own views disagree on more are not asked for
-_SCALES = (5.0, 2.0, 1.0)  # standard deviations, of the losses
+_MATCH_SCALES = (5.0, 5.0)  # standard deviations, of the losses
+_POINT_SCALES = (50.0, 20.0)  # wide: acceptance is strict, and cameras may not quite fit
 _TOLERANCE = 0.5  # pixels that a pose may move projections by before warps are made again
 _MAX_ROUNDS = 3
 _MIN_MEASURED = 12  # points that refine a pose
@@ -134,7 +135,7 @@ class _Refinement:
             keypoints.append(xy)
             num_measured += len(measured)
         self._state = replace(self._state, keypoints=keypoints)
-        self._refine("matches", start, num_measured, sightings)
+        self._refine("matches", start, num_measured, sightings, _MATCH_SCALES)
         return num_measured
 
     def _refine_by_points(self) -> float:
@@ -155,15 +156,22 @@ class _Refinement:
         if num_measured < _MIN_MEASURED:
             self._log(Step("points", self._now() - start, num_measured))
             return 0.0
-        return self._refine("points", start, num_measured, sightings)
+        return self._refine("points", start, num_measured, sightings, _POINT_SCALES)
 
-    def _refine(self, name: str, start: float, num_measured: int, sightings: Sequence[Sightings]) -> float:
+    def _refine(
+        self,
+        name: str,
+        start: float,
+        num_measured: int,
+        sightings: Sequence[Sightings],
+        scales: Sequence[float],
+    ) -> float:
         """Take the pose that these sightings give, unless the guard objects; how many pixels it moved by."""
         state = self._state
         refined = self._first.refined
         if sum(len(part.xy) for part in sightings) < _MIN_FOR_INTRINSICS:
             refined = RefinedIntrinsics()
-        pose = refine_pose(state.rig_from_world, state.sensors, sightings, _SCALES, refined)
+        pose = refine_pose(state.rig_from_world, state.sensors, sightings, scales, refined)
         if pose is None:
             self._log(Step(name, self._now() - start, num_measured))
             return 0.0

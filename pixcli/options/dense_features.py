@@ -1,6 +1,6 @@
 """Options of dense feature maps and of the patches cut from them."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from pixcli.errors import UserError
@@ -20,8 +20,20 @@ class DenseFeaturesOptions(OptionGroup):
 
     group = "DenseFeatures"
 
-    model: str = option("image", "image (intensities), dsift (dense SIFT) or an installed model.")
+    model: str = option(
+        "image",
+        "image (intensities), compact (learned, comes with pixcli), gradients, dsift (dense SIFT), "
+        "s2dnet, vgg16 or an installed model. A chain, such as image+compact, hands on what the first "
+        "rejects (affine and surface strategies).",
+    )
     model_path: str = option("", "Python file with a model of your own; overrides the model's name.")
+    weights_path: str = option("", "s2dnet, vgg16: file with their weights, .pth or .safetensors.")
+    num_layers: int = option(
+        1, "s2dnet: levels: conv1_2 alone, and conv3_3, and conv5_3.", minimum=1, maximum=3
+    )
+    layers: str = option(
+        "conv1_2,conv3_3,conv5_3", "vgg16: layers whose activations are levels, from the first on."
+    )
     device: Literal["auto", "cpu", "cuda"] = option("auto", "Where a learned model runs.")
     gpu_index: int = option(-1, "Which GPU; -1: any.", minimum=-1)
     num_threads: int = option(-1, "Threads of the extraction; -1: all cores.", minimum=-1)
@@ -37,7 +49,11 @@ class DenseFeaturesOptions(OptionGroup):
     patch_size: int = option(
         16, "Width and height of a patch, in samples of the map.", minimum=4, maximum=256
     )
-    dtype: Literal["half", "float", "double"] = option("half", "Precision in which features are kept.")
+    dtype: Literal["half", "float", "double", "int8"] = option(
+        "half",
+        "Precision in which features are kept. int8: bytes with a gain for each patch and channel. Grey "
+        "images of the affine and surface strategies are always kept in bytes.",
+    )
     use_cache: bool = option(False, "Keep the features in a file that later runs use again.")
     cache_path: str = option("", "That file; needed with use_cache.")
     overwrite_cache: bool = option(False, "Replace a cache that was made from other options or images.")
@@ -49,6 +65,23 @@ class DenseFeaturesOptions(OptionGroup):
         super().__post_init__()
         if self.use_cache and not self.cache_path:
             raise UserError("DenseFeatures.use_cache is set: name the file by DenseFeatures.cache_path")
+
+        if len(set(self.models)) < len(self.models):
+            raise UserError(f"DenseFeatures.model is '{self.model}': a chain names every model once")
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        """The models of a chain; a file of one's own stands alone."""
+        return (self.model,) if self.model_path else tuple(part.strip() for part in self.model.split("+"))
+
+    def of_model(self, model: str) -> "DenseFeaturesOptions":
+        """The options of one model of a chain. Later ones have a cache beside that of the first."""
+        if len(self.models) == 1:
+            return self
+        later = self.use_cache and model != self.models[0]
+        return replace(
+            self, model=model, cache_path=f"{self.cache_path}.{model}" if later else self.cache_path
+        )
 
     @property
     def scales(self) -> tuple[float, ...]:

@@ -55,6 +55,15 @@ class KeypointAdjustmentOptions(OptionGroup):
         "starts where the one before ended.",
         parse=_parse_supports,
     )
+    feature_supports: str = option(
+        "4:2",
+        "affine, with other features than grey images: the grids of nodes for each of their levels, as "
+        "radius in nodes:step in pixels, at least a sample of the level.",
+        parse=_parse_supports,
+    )
+    feature_window: float = option(
+        0.6, "affine: sigma of the Gaussian window over these, in radii.", minimum=0.1
+    )
     window: float = option(
         0.5, "affine: sigma of the Gaussian window over the support, in radii.", minimum=0.1
     )
@@ -71,9 +80,7 @@ class KeypointAdjustmentOptions(OptionGroup):
         minimum=1,
     )
 
-    weight_by_score: bool = option(
-        True, "featuremetric: weight a match by its score, where one is known."
-    )
+    weight_by_score: bool = option(True, "featuremetric: weight a match by its score, where one is known.")
     loss: Literal["trivial", "cauchy", "huber", "soft_l1", "arctan", "tukey"] = option(
         "cauchy", "featuremetric: robust loss on the feature distance."
     )
@@ -98,3 +105,8 @@ class KeypointAdjustmentOptions(OptionGroup):
     def support_list(self) -> tuple[tuple[int, float], ...]:
         """supports as pairs (radius in nodes, step in pixels)."""
         return _parse_supports(self.supports)
+
+    @property
+    def feature_support_list(self) -> tuple[tuple[int, float], ...]:
+        """feature_supports, likewise."""
+        return _parse_supports(self.feature_supports)

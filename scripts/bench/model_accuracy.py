@@ -77,8 +77,10 @@ def with_noisy_keypoints(source: Path, folder: Path, deviation: float) -> Path:
     """A model whose 2D points, and by them its points and poses, were displaced at random."""
     rng, model = np.random.default_rng(0), pycolmap.Reconstruction(source)
     for image_id in sorted(model.images):
-        for point in model.images[image_id].points2D:
-            point.xy = point.xy + rng.normal(scale=deviation, size=2)
+        image = model.images[image_id]
+        size = (image.camera.width, image.camera.height)
+        for point in image.points2D:
+            point.xy = np.clip(point.xy + rng.normal(scale=deviation, size=2), 0, size)
     return write(least_squares(model), folder)
 
 

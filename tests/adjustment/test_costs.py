@@ -1,5 +1,7 @@
 """The costs of featuremetric bundle adjustment: derivatives, compression, and points that do not project."""
 
+from pathlib import Path
+
 import numpy as np
 import pycolmap
 import pytest
@@ -374,3 +376,44 @@ def test_a_cost_remembers_nothing_that_shows():
         np.testing.assert_array_equal(residuals, expected)
         for jacobian, other in zip(jacobians, expected_jacobians, strict=True):
             np.testing.assert_array_equal(jacobian, other)
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float64])
+def test_patches_in_a_file_give_the_same_bits_and_stay_there(tmp_path, dtype):
+    """Costs keep the samples around the projection only, and follow it from sample to sample."""
+    rng = np.random.default_rng(0)
+    patches = rng.uniform(-1, 1, (200, EDGE, EDGE, 128)).astype(dtype)
+    np.save(tmp_path / "patches.npy", patches)
+    in_file = np.load(tmp_path / "patches.npy", mmap_mode="r")
+    model = pycolmap.CameraModelId.PINHOLE
+    camera = np.array([100.0, 100.0, 0.0, 0.0])
+    reference = rng.uniform(-1, 1, (1, 128)).astype(np.float32)
+    arrays = (np.zeros((200, 2), np.int32), np.ones((200, 2)), reference)
+    shared = [
+        costs.ReferencedPatches(patches, *arrays),
+        costs.ReferencedPatches(in_file, *arrays, mapped=True),
+        # Without compression a cost keeps nothing.
+        costs.ReferencedPatches(in_file, *arrays),
+    ]
+    pairs = [
+        [costs.FeaturemetricProjectionCost(_projection(model), patch, k, 0) for patch in shared[:2]]
+        for k in range(200)
+    ]
+    oracle = costs.FeaturemetricProjectionCost(_projection(model), shared[2], 0, 0, compressed=False)
+    # From sample to sample, over the borders and outside.
+    for at in (8.2, 8.9, 9.1, 7.6, 1.51, 1.49, 0.5, -3.0, 13.4, 13.6, 15.5, 30.0, 8.2):
+        blocks = [np.array([at / 100, 0.08, 1.0]), NO_POSE, camera]
+        for one, other in pairs[:: 1 if at == 8.2 else 50]:
+            (r, j), (r_file, j_file) = _evaluate(one, blocks), _evaluate(other, blocks)
+            np.testing.assert_array_equal(r, r_file)
+            np.testing.assert_array_equal(np.hstack(j), np.hstack(j_file))
+        r, _ = _evaluate(oracle, blocks)
+        np.testing.assert_allclose(_squared(pairs[0][1], blocks), 0.5 * r @ r, rtol=1e-4)
+    resident, ours = 0, False
+    for line in Path("/proc/self/smaps").read_text(encoding="utf-8").splitlines():
+        if "-" in line.split()[0]:
+            ours = line.endswith("patches.npy")
+        elif ours and line.startswith("Rss:"):
+            resident += int(line.split()[1]) * 1024
+    # The system fetches what lies around a page, too.
+    assert resident < 0.3 * patches.nbytes

@@ -1,12 +1,14 @@
 """An image whose own cost rose goes back to its pose, and its points follow."""
 
+from dataclasses import replace
+
 import numpy as np
 import pycolmap
 import pytest
 
 from pixcli.adjustment.changes import align
 from pixcli.adjustment.guard import guard_features, guard_reprojections
-from pixcli.adjustment.observations import project
+from pixcli.adjustment.observations import points_of, project, reprojection_errors
 from pixcli.adjustment.point_fit import cauchy, fit_points
 from pixcli.adjustment.problem import Constants
 
@@ -167,3 +169,14 @@ def test_points_are_fitted_at_least_as_well_as_by_a_solver(feature_scene, scale)
     assert np.median(np.linalg.norm(fitted - points, axis=1)) < np.median(
         np.linalg.norm(start - points, axis=1)
     )
+
+
+def test_errors_are_taken_across_the_seam_of_spherical_images(feature_scene):
+    scene = feature_scene("EQUIRECTANGULAR", [1024, 768])
+    observations = replace(scene.observations, xy=scene.projected + np.array([1024 - 0.5, 0.25]))
+    errors = reprojection_errors(scene.truth, observations)
+    np.testing.assert_allclose(errors, np.broadcast_to([0.5, -0.25], errors.shape), atol=1e-6)
+    points = points_of(scene.truth, observations)
+    everything = np.ones(len(errors), bool)
+    _, fitted = fit_points(scene.truth, observations, points, everything, 0.5)
+    assert cauchy(fitted, 0.5).sum() <= cauchy(np.linalg.norm(errors, axis=1), 0.5).sum()

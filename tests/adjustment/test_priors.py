@@ -95,9 +95,7 @@ def test_latitudes_become_metres(scene) -> None:
     align_to_priors(model, priors)
     assert priors.distance(model) < 1e-3
     ids = sorted(priors.positions)
-    distances = [
-        np.linalg.norm(priors.positions[a] - priors.positions[b]) for a, b in pairwise(ids)
-    ]
+    distances = [np.linalg.norm(priors.positions[a] - priors.positions[b]) for a, b in pairwise(ids)]
     assert max(distances) > 1  # metres, not degrees
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pycolmap
 import pytest
 
-from pixcli.adjustment.featuremetric import adjust_bundle
+from pixcli.adjustment.featuremetric import adjust_bundle, compute_cost_maps
 from pixcli.adjustment.observations import project, read_observations
 from pixcli.adjustment.problem import BundleProblem, Constants
 from pixcli.adjustment.references import compute_references, extraction_around
@@ -253,6 +253,23 @@ def test_cost_maps_come_close_to_the_truth(feature_scene):
     after = np.sqrt(np.mean(scene.pixel_errors(perturbed) ** 2))
     assert summary.final_cost < 1e-3 * summary.initial_cost
     assert after < 0.05 * before
+
+
+def test_the_optimum_of_cost_maps_is_no_worse_than_that_of_the_features(feature_scene):
+    """By the maps' own cost, of which the exact features' optimum is the oracle."""
+    scene = feature_scene(channels=8)
+    noise = np.random.default_rng(1).normal(0, 0.02, scene.patches.data.shape)
+    scene.patches.data[...] += noise
+    start, held = scene.perturbed(degrees=0.05, position=0.002)
+    maps = compute_cost_maps(scene.observations, scene.patches, scene.references, PLAIN)
+    costs = {}
+    for strategy in ("feature_reference", "costmaps"):
+        model = pycolmap.Reconstruction(start)
+        _adjust(scene, model, strategy=strategy, constants=Constants(images=held))
+        problem = BundleProblem(model, scene.observations, FIXED_CAMERAS)
+        problem.add_cost_maps(maps, scene.patches, scene.references, Loss("cauchy", 0.25))
+        costs[strategy] = problem.observation_costs().sum()
+    assert costs["costmaps"] < costs["feature_reference"] * (1 + 1e-6)
 
 
 @pytest.mark.parametrize("cameras_per_rig", [1, 2])

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from pixcli.adjustment.featuremetric import adjust_bundle, strategy_interpolation
-from pixcli.adjustment.problem import Constants
+from pixcli.adjustment.problem import BundleProblem, Constants
+from pixcli.adjustment.solver import Loss
 from pixcli.adjustment.warps import frontal_warps, reference_rows
 from pixcli.io.patch_store import Patches
 from pixcli.io.references import References
@@ -160,3 +161,50 @@ def test_a_single_node_becomes_a_grid_with_ncc_for_patch_warp_alone():
     )
     np.testing.assert_allclose(np.mean(grid.offsets, axis=0), 0)
     np.testing.assert_array_equal(np.unique(grid.offsets), [-3, -1, 1, 3])
+
+
+def test_compressed_and_uncompressed_warps_reach_the_same(feature_scene):
+    scene = feature_scene()
+    patches, references = _warped(scene)
+    patches.data[...] += np.random.default_rng(3).normal(0, 0.05, patches.data.shape)
+    interpolation = InterpolationOptions(nodes=GRID, l2_normalize=False)
+    perturbed, _ = scene.perturbed(degrees=0.05, position=0.002)
+    warps = frontal_warps(perturbed, scene.observations, reference_rows(scene.observations, references))
+    summaries = []
+    for compressed in (True, False):
+        problem = BundleProblem(perturbed, scene.observations, BundleAdjustmentOptions())
+        problem.add_features(
+            patches, references, interpolation, Loss("cauchy", 0.25), warps=warps, compressed=compressed
+        )
+        summaries.append(problem.solve(BundleAdjustmentCeresOptions(function_tolerance=1e-12, num_threads=1)))
+    short, oracle = summaries
+    assert short.num_residuals * 27 == oracle.num_residuals * 3
+    assert short.initial_cost == pytest.approx(oracle.initial_cost, rel=1e-6)
+    assert short.final_cost < oracle.final_cost * (1 + 1e-6)
+    assert short.final_cost < 0.9 * short.initial_cost
+
+
+def test_free_intrinsics_return_to_the_truth_as_warps_are_found_anew(feature_scene):
+    model, params = CAMERAS[0]
+    scene = feature_scene(model, params, frames=6)
+    level = _warped(scene)
+    interpolation = InterpolationOptions(nodes=GRID, l2_normalize=False)
+    perturbed, held = scene.perturbed(degrees=0.03, position=0.002, focal=0.001, distortion=0.002)
+    errors = []
+    for _ in range(2):
+        adjust_bundle(
+            perturbed,
+            scene.observations,
+            [level],
+            FeaturemetricBundleAdjustmentOptions(strategy="patch_warp"),
+            interpolation,
+            BundleAdjustmentOptions(),
+            BundleAdjustmentCeresOptions(function_tolerance=1e-12, num_threads=1),
+            constants=Constants(images=held),
+        )
+        errors.append(np.median(scene.pixel_errors(perturbed)))
+    assert errors[1] < errors[0] < 1e-2
+    assert errors[1] < 1e-3
+    for camera_id, camera in perturbed.cameras.items():
+        expected = scene.truth.cameras[camera_id].params
+        np.testing.assert_allclose(camera.params, expected, rtol=1e-4, atol=1e-3)

@@ -165,6 +165,27 @@ def test_repeats_cut_patches_anew_and_leave_the_cache_as_it_was(
     assert model_bytes(tmp_path / "maps_twice") == model_bytes(tmp_path / "twice")
 
 
+def test_whole_maps_of_the_extractor_are_used(small_scene, refine, tmp_path: Path, capsys) -> None:
+    maps = (*DSIFT, "--DenseFeatures.use_cache", 1, "--DenseFeatures.sparse", 0)
+    maps += (
+        "--DenseFeatures.cache_path",
+        tmp_path / "maps.h5",
+        "--KeypointAdjustment.strategy",
+        "featuremetric",
+    )
+    paths = ("--database_path", small_scene.database_path, "--image_path", small_scene.path / "images")
+    assert main(["dense_feature_extractor", *map(str, (*paths, *maps))]) == 0
+    content = (tmp_path / "maps.h5").read_bytes()
+    strategy = (f"{GROUP}.strategy", "feature_reference")
+    assert refine(*strategy, *maps[:-2], output=tmp_path / "cached") == 0
+    assert (tmp_path / "maps.h5").read_bytes() == content
+    assert refine(*strategy, *DSIFT) == 0
+    one, other = (pycolmap.Reconstruction(tmp_path / name) for name in ("cached", "out"))
+    for image_id, image in one.images.items():
+        expected = other.images[image_id].cam_from_world().matrix()
+        np.testing.assert_allclose(image.cam_from_world().matrix(), expected, atol=1e-5)
+
+
 def test_levels_are_used_as_they_are_asked_for(
     refine, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -46,7 +46,7 @@ def test_keys_without_a_group_come_first_then_sections(tmp_path):
             "[KeypointAdjustment]\nbound=3\n\nbound=4\n",
             "line 4: KeypointAdjustment.bound is set already in line 2",
         ),
-        ("[SiftExtraction]\n", "unknown section [SiftExtraction]"),
+        ("[PatchMatchStereo]\n", "unknown section [PatchMatchStereo]"),
     ],
 )
 def test_a_mistake_names_file_line_and_remedy(tmp_path, text, message):

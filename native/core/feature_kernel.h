@@ -1,0 +1,81 @@
+// Alignment of feature maps of any number of channels, compiled for every instruction set. Plain data only.
+#pragma once
+
+#include <stdint.h>
+
+#include "core/alignment_kernel.h"
+#include "core/surface_kernel.h"
+
+namespace pixcli {
+
+enum class FeatureType : int32_t { kFloat, kHalf, kInt8 };
+
+// Samples (height, width, channels) of a feature map. Sample (0, 0) lies at (x0, y0) in the image, the next
+// pitch pixels on. Bytes are multiples of the gains, one for each channel.
+struct FeaturePatch {
+  const void* data;
+  const float* gains;  // kInt8 only
+  FeatureType type;
+  int32_t width, height, channels;
+  double x0, y0, pitch;
+};
+
+// How samples are compared with the template's.
+enum class Comparison : int32_t {
+  kCorrelation,  // free of a gain and a bias for each channel
+  kDistance,     // as they are
+  kCosine,       // as vectors of unit length
+};
+
+struct FeatureSupport {
+  SupportView nodes;
+  Comparison comparison;
+};
+
+// A view that is compared with the reference view of a plane; see SurfacePair.
+struct FeaturePair {
+  const SurfaceView* view;
+  FeaturePatch patch, reference_patch;
+  double spacing;
+  bool new_template;
+};
+
+struct FeatureKernel {
+  // Bytes of 64-byte aligned memory for a template; and for whatever is then compared with it.
+  int64_t (*template_size)(const FeaturePatch& patch, const FeatureSupport& support);
+  int64_t (*work_size)(const FeaturePatch& patch, const FeatureSupport& support);
+  // Samples the template around (x, y) of the root's patch, with nodes spacing pixels apart, at the start of
+  // the memory; for align.
+  Outcome (*make_template)(const FeaturePatch& patch, const FeatureSupport& support, double x, double y,
+                           double spacing, char* memory);
+  // Aligns a patch to the template in `tmpl`, from the start of highest correlation. The perspective part of
+  // warps stays what it is.
+  void (*align)(const FeaturePatch& patch, const FeatureSupport& support, const char* tmpl,
+                const AlignmentLimits& limits, const Warp* starts, int num_starts, char* work,
+                Alignment* alignment);
+};
+
+// As SurfaceKernel, on feature maps.
+struct FeatureSurfaceKernel {
+  int64_t (*scratch_size)(const FeaturePair* pairs, int64_t n, const FeatureSupport& support);
+  void (*refine)(const SurfaceView& reference, const FeaturePair* pairs, int64_t n,
+                 const FeatureSupport& support, const SurfaceLimits& limits, char* scratch, SurfaceFit* fit);
+  void (*measure)(const SurfaceView& reference, const FeaturePair* pairs, int64_t n,
+                  const FeatureSupport& support, const SurfaceLimits& limits, const Plane& plane,
+                  char* scratch, SurfaceShift* shifts);
+};
+
+namespace baseline {
+extern const FeatureKernel kFeatureKernel;
+extern const FeatureSurfaceKernel kFeatureSurfaceKernel;
+}  // namespace baseline
+namespace avx2 {
+extern const FeatureKernel kFeatureKernel;
+extern const FeatureSurfaceKernel kFeatureSurfaceKernel;
+}  // namespace avx2
+namespace avx512 {
+extern const FeatureKernel kFeatureKernel;
+extern const FeatureSurfaceKernel kFeatureSurfaceKernel;
+}  // namespace avx512
+
+}  // namespace pixcli

@@ -1,0 +1,165 @@
+"""Localization of images left out of their map, one at a time, and what a point costs to measure.
+
+Every map is triangulated at the true poses from the other images alone, by the evaluator eval_localization in
+PIXCLI_TOOLS on scenes of PIXCLI_DATA: the query's image and keypoints have no part in it. --images takes only
+every so many of the queries.
+"""
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from copy import deepcopy
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pycolmap
+from accuracy import raw_baseline
+from common import CACHE, Bench, arguments, folder_from
+
+from pixcli.localization.localizer import QueryLocalizer
+from pixcli.localization.pose import difference
+from pixcli.options import DenseFeaturesOptions, LocalizationOptions
+
+NUM_MATCHES = (30, 125)
+
+
+@dataclass(frozen=True)
+class Fold:
+    """A query, the map without it, and their matches."""
+
+    name: str
+    model: pycolmap.Reconstruction
+    references: Path
+    camera: pycolmap.Camera
+    truth: pycolmap.Rigid3d
+    keypoints: np.ndarray
+    point_ids: np.ndarray
+
+    def rows(self, number: int) -> np.ndarray:
+        """So many of the matches at random, or all (0)."""
+        count = len(self.point_ids)
+        if number == 0 or number >= count:
+            return np.arange(count)
+        return np.random.default_rng(int(Path(self.name).stem, 36) % 2**32).choice(count, number, False)
+
+
+def folds(tools: Path, scene: Path, every: int) -> Iterator[Fold]:
+    """The folds of a scene; their maps are measured once and kept."""
+    work = CACHE / "localization" / scene.name
+    if not (work / "poses.txt").is_file():
+        work.mkdir(parents=True, exist_ok=True)
+        database = raw_baseline(tools, scene) / "database.db"
+        command = [sys.executable, "eval_localization.py", "run", database, scene / "gt", work, "--keep"]
+        subprocess.run(list(map(str, command)), cwd=tools, check=True, capture_output=True)
+    truth = pycolmap.Reconstruction(scene / "gt")
+    images = sorted(truth.images.values(), key=lambda image: image.name)
+    for image in images[::every]:
+        folder = work / Path(image.name).stem
+        model = pycolmap.Reconstruction(folder / "map")
+        matches = np.loadtxt(folder / "matches.txt", ndmin=2)
+        camera = deepcopy(truth.cameras[image.camera_id])
+        camera.has_prior_focal_length = True
+        yield Fold(
+            image.name,
+            model,
+            folder / "references.h5",
+            camera,
+            image.cam_from_world(),
+            matches[:, :2],
+            matches[:, 5].astype(np.int64),
+        )
+
+
+def pose_error(pose: pycolmap.Rigid3d, truth: pycolmap.Rigid3d) -> tuple[float, float]:
+    """Units of the model x 1000, and thousandths of a degree."""
+    centre = pose.inverse().translation - truth.inverse().translation
+    turn = np.linalg.norm(difference(pose, truth)[:3])
+    return 1e3 * float(np.linalg.norm(centre)), 1e3 * float(np.degrees(turn))
+
+
+def raw_pose(fold: Fold, rows: np.ndarray) -> pycolmap.Rigid3d:
+    """What pycolmap makes of the matches."""
+    points = np.array([fold.model.points3D[i].xyz for i in fold.point_ids[rows].tolist()])
+    estimation = pycolmap.AbsolutePoseEstimationOptions()
+    estimation.ransac.random_seed = 0
+    refinement = pycolmap.AbsolutePoseRefinementOptions(gradient_tolerance=1e-10)
+    found = pycolmap.estimate_and_refine_absolute_pose(
+        fold.keypoints[rows], points, fold.camera, estimation, refinement
+    )
+    return found["cam_from_world"]
+
+
+@dataclass
+class Errors:
+    """Of one way to localize, for each fold."""
+
+    raw: list[tuple[float, float]]
+    refined: list[tuple[float, float]]
+    normalised: list[float]
+    seconds: list[dict[str, float]]
+    points: list[int]
+
+
+def evaluate(scene: Path, all_folds: Iterator[Fold], numbers: tuple[int, ...]) -> dict[int, Errors]:
+    """Errors by the number of matches; default options."""
+    errors = {number: Errors([], [], [], [], []) for number in numbers}
+    for fold in all_folds:
+        features = DenseFeaturesOptions(use_cache=True, cache_path=str(fold.references))
+        localizer = QueryLocalizer(
+            fold.model, LocalizationOptions(), image_path=scene / "images", features=features
+        )
+        for number, found in errors.items():
+            rows = fold.rows(number)
+            result = localizer.localize(
+                fold.keypoints, rows, fold.point_ids[rows], fold.camera, image=scene / "images" / fold.name
+            )
+            found.raw.append(pose_error(raw_pose(fold, rows), fold.truth))
+            if not result.success:
+                found.refined.append((np.inf, np.inf))
+                continue
+            found.refined.append(pose_error(result.cam_from_world, fold.truth))
+            error = difference(result.cam_from_world, fold.truth)
+            found.normalised.append(float(error @ np.linalg.solve(result.covariance, error) / 6))
+            found.seconds.append({step.name: step.seconds for step in result.steps})
+            found.points.append(max(step.measurements for step in result.steps))
+    return errors
+
+
+def main() -> None:
+    parser = arguments(__doc__)
+    parser.add_argument("--images", type=int, default=1, help="take every so many of the queries")
+    args = parser.parse_args()
+    bench = Bench("localization")
+    data, tools = folder_from("PIXCLI_DATA"), folder_from("PIXCLI_TOOLS")
+    if data is None or tools is None:
+        bench.finish(args)
+        return
+    court = data / "synthetic_court"
+    targets = {0: "<= 0.055", 30: "<= 0.065", 125: None}
+    errors = evaluate(court, folds(tools, court, args.images), (0, *NUM_MATCHES))
+    for number, found in errors.items():
+        name = f"{number} matches" if number else "all matches"
+        raw, refined = np.array(found.raw), np.array(found.refined)
+        bench.row(f"court, {name}: position, mean, raw", raw[:, 0].mean(), "mm")
+        bench.row(f"court, {name}: position, mean", refined[:, 0].mean(), "mm", targets[number])
+        bench.row(f"court, {name}: worst against its raw error", (refined / raw)[:, 0].max(), "x", "<= 1.2")
+        bench.row(f"court, {name}: rotation, mean", refined[:, 1].mean(), "mdeg", "<= 0.5")
+        bench.row(f"court, {name}: squared normalised error, mean", np.mean(found.normalised), "", "<= 2")
+        for step in ("first pose", "image", "scale space", "matches", "points"):
+            if seconds := [row[step] for row in found.seconds if step in row]:
+                bench.row(f"court, {name}: {step}", 1e3 * float(np.median(seconds)), "ms")
+        bench.row(f"court, {name}: measured", float(np.median(found.points)), "points")
+    sacre = data / "sacre_coeur"
+    found = evaluate(sacre, folds(tools, sacre, 1), (0,))[0]
+    raw, refined = np.array(found.raw), np.array(found.refined)
+    bench.row("sacre_coeur: localized", 100 * np.isfinite(refined[:, 0]).mean(), "%", ">= 100")
+    bench.row("sacre_coeur: position, median, raw", np.median(raw[:, 0]), "1e-3 units")
+    bench.row(
+        "sacre_coeur: position, median", np.median(refined[:, 0]), "1e-3 units", f"<= {np.median(raw[:, 0])}"
+    )
+    bench.finish(args)
+
+
+if __name__ == "__main__":
+    main()
