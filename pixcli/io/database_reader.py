@@ -3,6 +3,7 @@
 import tempfile
 from collections import defaultdict
 from contextlib import ExitStack, closing
+from functools import cached_property
 from pathlib import Path
 from types import TracebackType
 
@@ -78,11 +79,13 @@ class DatabaseReader:
                 self._database.read_two_view_geometry(image_id, other_id).inlier_matches, np.int64
             )
 
+    @cached_property
     def rigs(self) -> dict[int, pycolmap.Rig]:
         """By id; empty where the database is older than rigs."""
         with decode_errors(self._path):
             return {rig.rig_id: rig for rig in self._database.read_all_rigs()}
 
+    @cached_property
     def frames(self) -> dict[int, pycolmap.Frame]:
         """By id; empty where the database is older than rigs."""
         with decode_errors(self._path):

@@ -1,7 +1,8 @@
 """Many queries at once: localized on threads, journalled, and gone on with after an interruption."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from os import cpu_count
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ import pycolmap
 from pixcli.errors import UserError
 from pixcli.features.streaming import ahead
 from pixcli.io.journal import Journal
-from pixcli.localization.localizer import QueryLocalizer
+from pixcli.localization.localizer import QueryLocalizer, SensorQuery
 from pixcli.localization.queries import Queries, Query
 from pixcli.localization.result import LocalizationResult, Step, failed
 from pixcli.progress import Progress
@@ -44,14 +45,22 @@ def localize_batch(
     """
     threads = num_threads if num_threads > 0 else cpu_count() or 1
 
-    def localize(query: Query) -> Localized:
-        return _localize(localizer, query, image_path / query.name)
+    def localize(frame: Sequence[Query]) -> list[Localized]:
+        if len(frame) == 1:
+            return [_localize(localizer, frame[0], image_path / frame[0].name)]
+        return _localize_frame(localizer, frame, image_path)
 
-    done = journal.count
+    frames = [list(names) for _, names in groupby(queries.names, queries.frame_of)]
     with (progress or Progress()).phase("localize", len(queries.names)) as update:
-        update(done)
-        for localized in ahead(localize, _read(queries, queries.names[done:]), threads):
-            journal.append(*_to_record(localized))
+        update(journal.count)
+        # A frame of which the journal holds a part is localized again: it is one.
+        ends = np.cumsum([len(names) for names in frames])
+        first = int(np.searchsorted(ends, journal.count, "right"))
+        skipped = journal.count - int(ends[first - 1] if first else 0)
+        for localized in ahead(localize, _read(queries, frames[first:]), threads):
+            for query in localized[skipped:]:
+                journal.append(*_to_record(query))
+            skipped = 0
             update(journal.count)
 
 
@@ -60,12 +69,43 @@ def read_batch(journal: Journal) -> Iterator[Localized]:
     return (_from_record(contents, arrays) for contents, arrays in journal.records())
 
 
-def _read(queries: Queries, names: Iterable[str]) -> Iterator[Query]:
-    for name in names:
-        try:
-            yield queries.read(name)
-        except UserError as error:  # a query's own files or rows are damaged: the others are not
-            yield Query(name, pycolmap.Camera(), reason=str(error))
+def _read(queries: Queries, frames: Iterable[Sequence[str]]) -> Iterator[list[Query]]:
+    for names in frames:
+        frame = []
+        for name in names:
+            try:
+                frame.append(queries.read(name))
+            except UserError as error:  # a query's own files or rows are damaged: the others are not
+                frame.append(Query(name, pycolmap.Camera(), reason=str(error)))
+        yield frame
+
+
+def _localize_frame(localizer: QueryLocalizer, frame: Sequence[Query], image_path: Path) -> list[Localized]:
+    """All images of a rig as one; those that cannot take part fail on their own, and disturb no other."""
+    usable = [query for query in frame if not query.reason]
+    sensors = [
+        SensorQuery(
+            query.keypoints,
+            query.point2D_idxs,
+            query.point3D_ids,
+            query.camera,
+            image_path / query.name,
+            query.cam_from_rig,
+        )
+        for query in usable
+    ]
+    results = dict(
+        zip((query.name for query in usable), localizer.localize_rig(sensors), strict=True) if usable else ()
+    )
+    return [
+        Localized(
+            query.name,
+            query.point2D_idxs,
+            query.point3D_ids,
+            results.get(query.name, failed(query.reason, query.camera, len(query.point3D_ids))),
+        )
+        for query in frame
+    ]
 
 
 def _localize(localizer: QueryLocalizer, query: Query, image: Path) -> Localized:

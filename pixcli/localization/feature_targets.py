@@ -59,6 +59,19 @@ class Targets:
         return Targets(level, ptr, np.ascontiguousarray(self.features[members]), warps)
 
 
+@dataclass(frozen=True)
+class AlignedKeypoints:
+    """Where m keypoints agree with their targets."""
+
+    xy: Float64
+    """(m, 2)"""
+    moved: npt.NDArray[np.bool_]
+    """(m,) the others are where they were."""
+    cost_before: float
+    """Mean of those that moved, on the last level; NaN if none did."""
+    cost_after: float
+
+
 def find_targets(
     matches: Matches,
     ids: Int64,
@@ -103,14 +116,10 @@ def align_keypoints(
     levels: Sequence[Targets],
     options: QueryKeypointAdjustmentOptions,
     interpolation: InterpolationOptions,
-) -> tuple[Float64, npt.NDArray[np.bool_], float, float]:
+) -> AlignedKeypoints:
     """Move m keypoints to where their features agree with their targets, on one level after the other.
 
     One that ends on its bound, or that its features are further from than feature_inlier_thresh, stays.
-
-    Returns:
-        (m, 2) positions, (m,) whether they were moved, and the mean cost of these before and after, on the
-        last level.
     """
     place = np.arange(len(xy))
     if options.stack_correspondences:
@@ -144,8 +153,8 @@ def align_keypoints(
         usable &= found["outcome"] == _core.TARGET_ALIGNED
         now = np.where(usable[:, None], found["xy"], detected)
         before, after = found["before"][usable], found["after"][usable, 0]
-    mean = (float(before.mean()), float(after.mean())) if len(before) else (float("nan"), float("nan"))
-    return now[place], usable[place], *mean
+    costs = (float(before.mean()), float(after.mean())) if len(before) else (float("nan"), float("nan"))
+    return AlignedKeypoints(now[place], usable[place], *costs)
 
 
 def _members(ptr: Int64, rows: Int64) -> tuple[Int64, Int64]:

@@ -9,6 +9,7 @@ with the references. Either is undone if the guard objects, or where it leaves t
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
@@ -94,7 +95,11 @@ def refine_by_features(
     steps, undone = [query.extraction], []
     # Features that place keypoints worse than the detector did would do the same to the pose. This is seen in
     # the keypoints alone: they are adjusted even where only the pose is to be.
-    moved = _attempt("query keypoint adjustment", query.adjust_keypoints, query, found, first)
+    keypoints, step = query.align_keypoints()
+    steps.append(step)
+    moved = _attempt(
+        "pose of moved keypoints", partial(query.find_pose, keypoints, step), query, found, first
+    )
     steps.append(moved.step)
     if options.keypoints.apply:
         found = moved.found
@@ -133,7 +138,7 @@ def _attempt(
     adjusted = adjust(before)
     step = Step(name, time.perf_counter() - start)
     if isinstance(adjusted, str):
-        return _Attempt(before, step, f"{name} {adjusted}")
+        return _Attempt(before, step, f"the {name} {adjusted}")
     found, pose, measurements = adjusted
     step = replace(step, measurements=measurements, cost_before=pose.cost_before, cost_after=pose.cost_after)
     refined = RefinedPose(
@@ -147,7 +152,7 @@ def _attempt(
     reason = objection(first, refined, sum(int(mask.sum()) for mask in found.inliers))
     if not reason and not pose.pixel_deviation <= deviation:
         reason = f"left projections uncertain by {pose.pixel_deviation:.3f}, not {deviation:.3f} pixels"
-    return _Attempt(before if reason else found, step, f"{name} {reason}" if reason else "")
+    return _Attempt(before if reason else found, step, f"the {name} {reason}" if reason else "")
 
 
 class _Query:
@@ -178,36 +183,42 @@ class _Query:
         pose = self._pose_of_keypoints(found, 0)
         return np.inf if pose is None else pose.pixel_deviation
 
-    def adjust_keypoints(self, found: FeatureLocalization) -> _Adjusted | str:
+    def align_keypoints(self) -> tuple[list[Float64], Step]:
+        """Where the keypoints of each sensor agree with their targets, and what this cost."""
+        start = time.perf_counter()
+        aligned = [
+            align_keypoints(view.matches.xy, targets, self._options.keypoints, self._known.interpolation)
+            for view, targets in zip(self._views, self._targets, strict=True)
+        ]
+        seconds = time.perf_counter() - start
+        counts = [int(part.moved.sum()) for part in aligned]
+        costs = np.nan_to_num([(part.cost_before, part.cost_after) for part in aligned])
+        before, after = np.average(costs, axis=0, weights=counts).tolist() if sum(counts) else (0.0, 0.0)
+        step = Step("query keypoint adjustment", seconds, sum(counts), before, after)
+        return [part.xy for part in aligned], step
+
+    def find_pose(
+        self, keypoints: list[Float64], alignment: Step, found: FeatureLocalization
+    ) -> _Adjusted | str:
         """The pose that moved keypoints agree on."""
-        options = self._options
-        moved, costs, weights = [], [], []
-        for view, targets in zip(self._views, self._targets, strict=True):
-            xy, was_moved, *cost = align_keypoints(
-                view.matches.xy, targets, options.keypoints, self._known.interpolation
-            )
-            moved.append(xy)
-            costs.append(cost)
-            weights.append(int(was_moved.sum()))
-        if not sum(weights):
+        if not alignment.measurements:
             return "moved no keypoint"
         matches = [
             replace(view.matches, xy=xy, sensor=sensor)
-            for view, xy, sensor in zip(self._views, moved, found.sensors, strict=True)
+            for view, xy, sensor in zip(self._views, keypoints, found.sensors, strict=True)
         ]
+        options = self._options
         pose = find_first_pose(matches, options.absolute_pose, options.random_seed)
         if isinstance(pose, str):
             return f"lost the pose: {pose}"
         adjusted = FeatureLocalization(
-            pose.rig_from_world, pose.sensors, pose.covariance, pose.inliers, moved
+            pose.rig_from_world, pose.sensors, pose.covariance, pose.inliers, keypoints
         )
-        certain = self._pose_of_keypoints(adjusted, 0)
-        if certain is None:
+        costed = self._pose_of_keypoints(adjusted, 0)
+        if costed is None:
             return "left the pose undetermined"
-        used = np.array(weights) > 0
-        before, after = np.average(np.array(costs)[used], axis=0, weights=np.array(weights)[used])
-        certain = replace(certain, cost_before=float(before), cost_after=float(after))
-        return replace(adjusted, covariance=certain.covariance), certain, sum(weights)
+        costed = replace(costed, cost_before=alignment.cost_before, cost_after=alignment.cost_after)
+        return replace(adjusted, covariance=costed.covariance), costed, pose.num_inliers
 
     def adjust_bundle(self, found: FeatureLocalization) -> _Adjusted | str:
         """The pose at whose projections the features agree with the references."""

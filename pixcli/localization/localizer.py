@@ -70,7 +70,7 @@ class QueryLocalizer:
         reconstruction: pycolmap.Reconstruction,
         options: LocalizationOptions | None = None,
         *,
-        references: Path | str | None = None,
+        references: Path | str | LocalizationMap | FeatureMap | None = None,
         image_path: Path | str | None = None,
         absolute_pose: AbsolutePoseOptions | None = None,
         features: DenseFeaturesOptions | None = None,
@@ -83,7 +83,8 @@ class QueryLocalizer:
         """Read the map's references, or make them from the images of the model.
 
         Args:
-            references: file that featuremetric_bundle_adjuster or an earlier localization wrote.
+            references: file that featuremetric_bundle_adjuster or an earlier localization wrote, or the map
+                of another localizer of the same strategy.
             image_path: folder of the model's images; the references are made from them if none are given.
             features: use_cache and cache_path keep references that are made.
 
@@ -99,16 +100,20 @@ class QueryLocalizer:
             self.options.refine_extra_params,
         )
         self._point_ids, self._points = _points_of(reconstruction)
+        self._featuremetric = FeaturemetricOptions(
+            self.options,
+            keypoint_adjustment or QueryKeypointAdjustmentOptions(),
+            bundle_adjustment or QueryBundleAdjustmentOptions(),
+            self._absolute_pose,
+            random_seed,
+        )
         features, progress = features or DenseFeaturesOptions(), progress or Progress()
-        references, image_path = (None if p is None else Path(p) for p in (references, image_path))
+        image_path = None if image_path is None else Path(image_path)
+        if isinstance(references, (LocalizationMap, FeatureMap)):
+            self.map = references
+            return
+        references = None if references is None else Path(references)
         if self.options.strategy == "featuremetric":
-            self._featuremetric = FeaturemetricOptions(
-                self.options,
-                keypoint_adjustment or QueryKeypointAdjustmentOptions(),
-                bundle_adjustment or QueryBundleAdjustmentOptions(),
-                self._absolute_pose,
-                random_seed,
-            )
             self.map = open_feature_map(
                 reconstruction,
                 references,

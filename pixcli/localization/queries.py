@@ -1,10 +1,10 @@
 """Queries: images with matches to points of a model, from a COLMAP database or from hloc's files."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from contextlib import ExitStack
 from copy import copy
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
@@ -39,6 +39,8 @@ class Query:
     place: npt.NDArray[np.int64] = field(default_factory=lambda: _NONE)
     """(m,) which place of the model a match is from, where queries are clustered: images of the model that
     share points show the same place."""
+    cam_from_rig: pycolmap.Rigid3d = field(default_factory=pycolmap.Rigid3d)
+    """Of an image of a rig."""
     reason: str = ""
     """Why this query cannot even be tried; empty where it can."""
 
@@ -47,9 +49,14 @@ class Queries(ABC):
     """Queries that are read one by one; a context manager, for one thread at a time."""
 
     names: Sequence[str]
+    """Those of a frame, images that a rig took at a time, lie together."""
 
     def __init__(self) -> None:
         self._stack = ExitStack()
+
+    def frame_of(self, name: str) -> Hashable:
+        """What queries that are localized as one have in common."""
+        return name
 
     def __enter__(self) -> Self:
         return self
@@ -68,7 +75,8 @@ class DatabaseQueries(Queries):
     """Images of a COLMAP database that a model has not registered.
 
     Matched are the points that verified matches with registered images lead to, as in colmap
-    image_registrator. A query has the model's camera, where the model has the database's one.
+    image_registrator. A query has the model's camera, where the model has the database's one. Images of a rig
+    whose sensors' poses are known are localized as one.
 
     Args:
         image_list_path: the queries; None: all images of the database that the model has not registered.
@@ -87,6 +95,11 @@ class DatabaseQueries(Queries):
                 self.names = read_image_list(image_list_path, sorted(self.ids))
             else:
                 self.names = sorted(set(self.ids) - set(self._map.image_ids))
+            self._rigged = self._find_rigged()
+            first: dict[Hashable, int] = {}
+            for place, name in enumerate(self.names):
+                first.setdefault(self.frame_of(name), place)
+            self.names = sorted(self.names, key=lambda name: first[self.frame_of(name)])
             if not self.names:
                 raise UserError(
                     f"nothing to localize: {image_list_path} names no image"
@@ -112,7 +125,38 @@ class DatabaseQueries(Queries):
             if other in self._map.image_ids:
                 rows = self.reader.matches(image_id, other_id)
                 matches.append((rows, self._map.points_of(other, rows[:, 1], str(self._path))))
-        return _query(name, camera, keypoints, matches)
+        return replace(_query(name, camera, keypoints, matches), cam_from_rig=self.place_of(name))
+
+    def frame_of(self, name: str) -> Hashable:
+        return self._rigged[name][0] if name in self._rigged else name
+
+    def rig_of(self, name: str) -> int | None:
+        """The database's rig that took this image together with others, which are queries as well."""
+        return self.reader.frames[self._rigged[name][0]].rig_id if name in self._rigged else None
+
+    def place_of(self, name: str) -> pycolmap.Rigid3d:
+        """cam_from_rig of an image that a rig took together with others; of any other the identity."""
+        return self._rigged[name][1] if name in self._rigged else pycolmap.Rigid3d()
+
+    def _find_rigged(self) -> dict[str, tuple[int, pycolmap.Rigid3d]]:
+        """The frame of each query that a rig took together with others, and the camera's place in the rig."""
+        rigs = {**self.reader.rigs, **self._model.rigs}
+        found: dict[str, tuple[int, pycolmap.Rigid3d]] = {}
+        for frame_id, frame in self.reader.frames.items():
+            ids = [data.id for data in frame.image_ids if data.id in self.reader.images]
+            names = {self.reader.images[image_id].name for image_id in ids} & set(self.names)
+            places = {name: self._place_in(rigs.get(frame.rig_id), name) for name in sorted(names)}
+            if len(names) > 1 and all(place is not None for place in places.values()):
+                found |= {name: (frame_id, place) for name, place in places.items() if place is not None}
+        return found
+
+    def _place_in(self, rig: pycolmap.Rig | None, name: str) -> pycolmap.Rigid3d | None:
+        sensor = self.reader.cameras[self.reader.images[self.ids[name]].camera_id].sensor_id
+        if rig is None or not rig.has_sensor(sensor):
+            return None
+        if rig.is_ref_sensor(sensor):
+            return pycolmap.Rigid3d()
+        return rig.sensor_from_rig(sensor) if rig.has_sensor_from_rig(sensor) else None
 
     @cached_property
     def cameras(self) -> dict[int, pycolmap.Camera]:
@@ -233,7 +277,7 @@ def _query(
     reason = "" if len(keypoints) else "it has no keypoints"
     if not reason and not len(first):
         reason = "none of its matches leads to a point of the model"
-    return Query(name, camera, keypoints, rows[first], points[first], place, reason)
+    return Query(name, camera, keypoints, rows[first], points[first], place, reason=reason)
 
 
 def _places(points: npt.NDArray[np.int64], image: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:

@@ -3,6 +3,8 @@
 import dataclasses
 import json
 import shutil
+import sqlite3
+from copy import copy
 
 import h5py
 import numpy as np
@@ -261,3 +263,52 @@ def test_results_are_named_as_benchmark_servers_want(own_scene, tmp_path):
         main(own_scene.hloc(out, "--prepend_camera_name", "1", "--covisibility_clustering", "1", *more)) == 0
     )
     assert list(read_poses(out)) == ["left/1.jpg", "right/1.jpg"]
+
+
+@pytest.mark.parametrize("model_has_rig", [False, True])
+def test_images_of_a_rig_are_localized_as_one(own_scene, tmp_path, model_has_rig):
+    true = [own_scene.truth.find_image_with_name(name) for name in QUERIES]
+    with pycolmap.Database.open(own_scene.path / "database.db") as database:
+        images = [database.read_image_with_name(name) for name in QUERIES]
+        rig = pycolmap.Rig(rig_id=77)
+        frame = pycolmap.Frame(frame_id=77)
+        frame.rig_id = 77
+        cameras = []
+        for k, (image, at) in enumerate(zip(images, true, strict=True)):
+            camera = copy(at.camera)
+            camera.has_prior_focal_length = True
+            camera.camera_id = 70 + k
+            database.write_camera(camera, use_camera_id=True)
+            cameras.append(camera)
+            image.camera_id = camera.camera_id
+            if k == 0:
+                rig.add_ref_sensor(camera.sensor_id)
+            else:
+                place = at.cam_from_world() * true[0].cam_from_world().inverse()
+                rig.add_sensor(camera.sensor_id, place)
+            frame.add_data_id(pycolmap.data_t(camera.sensor_id, image.image_id))
+        database.write_rig(rig, use_rig_id=True)
+    with sqlite3.connect(own_scene.path / "database.db") as connection:
+        for image in images:
+            connection.execute("DELETE FROM frame_data WHERE data_id = ?", (image.image_id,))
+            row = (image.camera_id, image.image_id)
+            connection.execute("UPDATE images SET camera_id = ? WHERE image_id = ?", row)
+    with pycolmap.Database.open(own_scene.path / "database.db") as database:
+        database.write_frame(frame, use_frame_id=True)
+    if model_has_rig:
+        model = pycolmap.Reconstruction(own_scene.path / "model")
+        for camera in cameras:
+            model.add_camera(camera)
+        model.add_rig(rig)
+        model.write_binary(own_scene.path / "model")
+    out = tmp_path / "out"
+    assert main(own_scene.colmap(out, *FEATUREMETRIC)) == 0
+    poses = [read_poses(out / "poses.txt")[name] for name in QUERIES]
+    expected = true[1].cam_from_world() * true[0].cam_from_world().inverse()
+    np.testing.assert_allclose((poses[1] * poses[0].inverse()).matrix(), expected.matrix(), atol=1e-9)
+    for name, pose in zip(QUERIES, poses, strict=True):
+        assert own_scene.centre_error(pose, name) < 0.01
+    written = pycolmap.Reconstruction(out)
+    frames = {written.find_image_with_name(name).frame_id for name in QUERIES}
+    assert len(frames) == (1 if model_has_rig else 2)
+    assert all(written.find_image_with_name(name).num_points3D > 20 for name in QUERIES)

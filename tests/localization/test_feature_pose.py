@@ -116,18 +116,17 @@ def test_keypoints_move_to_their_targets():
     _, parts = made_scene(count=20)
     _, _, targets, true = parts[0]
     start = true + np.random.default_rng(3).uniform(-1, 1, true.shape)
-    xy, moved, before, after = align_keypoints(start, [targets], QueryKeypointAdjustmentOptions(), PLAIN)
-    assert moved.all()
-    np.testing.assert_allclose(xy, true, atol=1e-3)
-    assert after < 1e-3 * before
+    aligned = align_keypoints(start, [targets], QueryKeypointAdjustmentOptions(), PLAIN)
+    assert aligned.moved.all()
+    np.testing.assert_allclose(aligned.xy, true, atol=1e-3)
+    assert aligned.cost_after < 1e-3 * aligned.cost_before
     strict = QueryKeypointAdjustmentOptions(feature_inlier_thresh=0.0)
-    near, moved, *_ = align_keypoints(start, [targets], strict, PLAIN)
-    assert not moved.any()
-    np.testing.assert_array_equal(near, start)
-    narrow = QueryKeypointAdjustmentOptions(bound=0.2)
-    bounded, moved, *_ = align_keypoints(start, [targets], narrow, PLAIN)
-    assert not moved[np.abs(true - start).max(1) > 0.25].any()
-    np.testing.assert_array_equal(bounded[~moved], start[~moved])
+    near = align_keypoints(start, [targets], strict, PLAIN)
+    assert not near.moved.any()
+    np.testing.assert_array_equal(near.xy, start)
+    bounded = align_keypoints(start, [targets], QueryKeypointAdjustmentOptions(bound=0.2), PLAIN)
+    assert not bounded.moved[np.abs(true - start).max(1) > 0.25].any()
+    np.testing.assert_array_equal(bounded.xy[~bounded.moved], start[~bounded.moved])
 
 
 def test_a_keypoint_of_several_matches_moves_once_where_they_are_stacked():
@@ -138,9 +137,9 @@ def test_a_keypoint_of_several_matches_moves_once_where_they_are_stacked():
     features[1] += 0.1
     twice = [Targets((data, corners, scales, np.array([0, 0])), np.arange(3), features)]
     both = np.repeat(true, 2, axis=0)
-    apart, *_ = align_keypoints(both, twice, QueryKeypointAdjustmentOptions(), PLAIN)
+    apart = align_keypoints(both, twice, QueryKeypointAdjustmentOptions(), PLAIN).xy
     assert np.abs(apart[0] - apart[1]).max() > 0.01
     stacked = QueryKeypointAdjustmentOptions(stack_correspondences=True)
-    together, *_ = align_keypoints(both, twice, stacked, PLAIN)
+    together = align_keypoints(both, twice, stacked, PLAIN).xy
     np.testing.assert_array_equal(together[0], together[1])
     np.testing.assert_allclose(together[0], apart.mean(axis=0), atol=1e-3)
