@@ -28,7 +28,7 @@ import click
 from pixcli.cli.log import configure_logging
 from pixcli.errors import UserError
 from pixcli.options import CommonOptions, PathOptions
-from pixcli.options.fields import Field, OptionGroup, Value, build, fields
+from pixcli.options.fields import Field, OptionGroup, Value, build, build_all, fields
 from pixcli.options.ini import read_ini
 from pixcli.options.presets import read_preset
 from pixcli.progress import Progress
@@ -150,7 +150,7 @@ def _argument(name: str, kind: Any, values: Values, common: CommonOptions) -> ob
     if _is_group(kind):
         return build(kind, values)
     if _groups(kind):
-        return kind(**{name: build(group, values) for name, group in get_type_hints(kind).items()})
+        return build_all(kind, values)
     if values.get(name, "") != "":
         return Path(str(values[name]))
     if kind is Path:

@@ -17,5 +17,6 @@ def synthetic_dataset_generator(
     The output folder gets images/; gt/, the exact COLMAP model without points; depth/, for each image an .npz
     with "depth", metres along z at the pixel centres, 0 where nothing is; surface.npz, "points" and "normals"
     that two images or more see; and scene.json, the options.
+    With --layout eth3d images, model and laser scans lie as in the ETH3D benchmark.
     """
     generate_dataset(output_path, options, texture_path, progress)

@@ -155,6 +155,31 @@ class MatchFile:
         return None
 
 
+def write_features(path: Path, features: Mapping[str, Features]) -> None:
+    """Writes keypoints, with scores where there are any, of images by name."""
+    with replacing(path) as temporary, h5py.File(temporary, "w", libver="latest") as file:
+        for name, of_image in features.items():
+            group = file.require_group(name)
+            keypoints = group.create_dataset("keypoints", data=(of_image.xy - 0.5).astype(np.float32))
+            if of_image.scores is not None:
+                group.create_dataset("scores", data=of_image.scores)
+            if of_image.uncertainty is not None:
+                keypoints.attrs["uncertainty"] = of_image.uncertainty
+
+
+def write_matches(
+    path: Path, matches: Mapping[tuple[str, str], npt.NDArray[np.integer[Any]]], sizes: Mapping[str, int]
+) -> None:
+    """Writes matches (m, 2) of pairs of images; `sizes` tells how many keypoints each image has."""
+    with replacing(path) as temporary, h5py.File(temporary, "w", libver="latest") as file:
+        for pair, rows in matches.items():
+            other = np.full(sizes[pair[0]], -1, np.int32)
+            other[rows[:, 0]] = rows[:, 1]
+            group = file.require_group(pair_key(*pair))
+            group.create_dataset("matches0", data=other)
+            group.create_dataset("matching_scores0", data=(other >= 0).astype(np.float16))
+
+
 def write_refined_features(
     input_path: Path, output_path: Path, positions: Mapping[str, npt.NDArray[np.float64]]
 ) -> None:

@@ -125,6 +125,7 @@ class OptionGroup:
 
 
 Group = TypeVar("Group", bound=OptionGroup)
+Bundle = TypeVar("Bundle")
 
 
 def fields(group: type[OptionGroup]) -> tuple[Field, ...]:
@@ -154,6 +155,11 @@ def fields(group: type[OptionGroup]) -> tuple[Field, ...]:
 def build(group: type[Group], values: Mapping[str, Value]) -> Group:
     """A group from values by key ("KeypointAdjustment.bound"); what is not there gets its default."""
     return group(**{field.name: values[field.key] for field in fields(group) if field.key in values})
+
+
+def build_all(bundle: type[Bundle], values: Mapping[str, Value]) -> Bundle:
+    """A dataclass of groups, such as ChainOptions, from values by key."""
+    return bundle(**{name: build(group, values) for name, group in get_type_hints(bundle).items()})
 
 
 def parse_numbers(text: str) -> tuple[float, ...]:

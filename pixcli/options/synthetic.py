@@ -56,6 +56,9 @@ class SyntheticOptions(OptionGroup):
     )
     format: Literal["jpg", "png"] = option("jpg", "Image files.")
     output_type: Literal["text", "binary"] = option("text", "Files of the exact model.")
+    layout: Literal["plain", "eth3d"] = option(
+        "plain", "eth3d: folders, names and laser scans as the ETH3D benchmark has them.", short="layout"
+    )
     surface_spacing: float = option(
         0.015, "Distance between the points of the surface sample, in metres.", minimum=0.001
     )

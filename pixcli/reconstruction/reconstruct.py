@@ -25,7 +25,7 @@ from pixcli.errors import UserError
 from pixcli.io.database import copy_database
 from pixcli.io.files import replacing
 from pixcli.io.report import write_report
-from pixcli.options import ChainOptions, TriangulationChainOptions
+from pixcli.options import ChainOptions, DenseFeaturesOptions, TriangulationChainOptions
 from pixcli.options.fields import OptionGroup, fields
 from pixcli.progress import Progress
 from pixcli.reconstruction import colmap
@@ -182,6 +182,15 @@ class _Chain:
         figures, memory = isolated(what, self.folder, function, *arguments)
         return {**figures, "peak_memory_mb": memory}
 
+    def features(self, step: str) -> DenseFeaturesOptions:
+        """The options of features for a step: each has a cache of its own, if there are to be any."""
+        features = self.options.dense_features
+        if not features.use_cache:
+            return features
+        path = Path(features.cache_path)
+        of_step = path.with_name(f"{path.stem}_{step}{path.suffix}")
+        return replace(features, cache_path=str(of_step), overwrite_cache=True)
+
     def phases(self) -> Progress:
         """For the phases of one step: those of others may be called the same."""
         return type(self.progress)()
@@ -336,7 +345,7 @@ def _refine_keypoints(chain: _Chain) -> Path:
                 raw,
                 chain.source.image_path,
                 temporary,
-                options.dense_features,
+                chain.features("keypoints"),
                 options.interpolation,
                 options.keypoint_adjustment,
                 seed=chain.seed,
@@ -381,7 +390,7 @@ def _adjust(chain: _Chain, database: Path) -> None:
             chain.folder / "sparse" / "0",
             model,
             chain.source.image_path,
-            options.dense_features,
+            chain.features("adjustment"),
             replace(options.featuremetric_bundle_adjustment, overwrite=True),
             options.interpolation,
             options.bundle_adjustment,

@@ -19,6 +19,7 @@ from scipy import ndimage
 from pixcli.errors import UserError
 from pixcli.options.synthetic import SyntheticOptions
 from pixcli.progress import Progress
+from pixcli.synthetic.eth3d import move_to_layout
 from pixcli.synthetic.render import RayGrid, render
 from pixcli.synthetic.scene import Body, Scene, View, build_scene
 
@@ -48,6 +49,8 @@ def generate_dataset(
             points, normals = _surface(scene, depths, options.surface_spacing, executor)
             np.savez(folder / "surface.npz", points=points, normals=normals)
         _write_model(scene, folder / "gt", options.output_type)
+        if options.layout == "eth3d":
+            move_to_layout(scene, folder)
         settings = {k: v for k, v in dataclasses.asdict(options).items() if k != "num_threads"}
         settings["textures"] = texture_path.name if texture_path else "procedural"
         (folder / "scene.json").write_text(json.dumps(settings, indent=1) + "\n")

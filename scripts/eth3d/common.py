@@ -1,0 +1,102 @@
+"""What the scripts share: scenes on disk, options of the runs, tables."""
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from pixcli.options import all_fields
+from pixcli.options.fields import Value
+from pixcli.options.presets import read_preset
+
+# The training scenes, whose laser scans are public.
+SCENES = (
+    *("courtyard", "delivery_area", "electro", "facade", "kicker", "meadow", "office", "pipes"),
+    *("playground", "relief", "relief_2", "terrace", "terrains"),
+)
+OFF = {
+    "KeypointAdjustment.apply": False,
+    "FeaturemetricBundleAdjustment.apply": False,
+    "Reconstruction.report_pictures": False,
+}
+
+
+def arguments(description: str | None) -> argparse.ArgumentParser:
+    """The arguments of a run."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--data", type=Path, default=Path("datasets/eth3d"), help="folder of the scenes")
+    parser.add_argument("--outputs", type=Path, default=Path("outputs/eth3d"))
+    parser.add_argument("--scenes", nargs="+", help="names of folders; default: all that are there")
+    parser.add_argument(
+        "--methods",
+        nargs="+",
+        default=["sift"],
+        help="sift, or folders of hloc's files below OUTPUTS/features",
+    )
+    parser.add_argument("--tag", default="refined", help="what the results are called; raw: no refinement")
+    parser.add_argument("--preset", help="a preset of pixcli")
+    parser.add_argument("overrides", nargs="*", help="options as Group.name=value")
+    return parser
+
+
+def scenes_of(args: argparse.Namespace) -> list[str]:
+    """The scenes to work on, all with their files."""
+    there = [path.name for path in sorted(args.data.iterdir())] if args.data.is_dir() else []
+    chosen = args.scenes or [name for name in there if calibration(args.data / name) is not None]
+    for name in chosen:
+        if calibration(args.data / name) is None:
+            raise SystemExit(
+                f"{args.data / name} is no scene of ETH3D: get it by download.py --scenes {name}"
+            )
+    if not chosen:
+        raise SystemExit(f"there are no scenes in {args.data}: get them by download.py, or set --data")
+    return list(chosen)
+
+
+def calibration(scene: Path) -> Path | None:
+    """The folder with the true model: undistorted where there is one, else of the distorted images."""
+    for name in ("dslr_calibration_undistorted", "dslr_calibration_jpg"):
+        if (scene / name / "images.txt").is_file():
+            return scene / name
+    return None
+
+
+def values_of(args: argparse.Namespace) -> dict[str, Value]:
+    """The options of a run by key."""
+    values: dict[str, Value] = dict(read_preset(args.preset)) if args.preset else {}
+    values |= OFF if args.tag == "raw" else {"Reconstruction.report_pictures": False}
+    for override in args.overrides:
+        key, equals, text = override.partition("=")
+        if not equals or key not in all_fields():
+            raise SystemExit(f"'{override}' is no option: give Group.name=value")
+        values[key] = all_fields()[key].parse(text)
+    values.setdefault("DenseFeatures.cache_path", str(args.outputs / "cache.h5"))
+    return values
+
+
+def write_results(args: argparse.Namespace, task: str, scene: str, method: str, results: Any) -> None:
+    """Keeps the figures of one scene, for the tables and plots."""
+    folder = args.outputs / task / scene
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / f"{method}_{args.tag}.json").write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+
+
+def read_results(outputs: Path, task: str, scenes: list[str] | None) -> dict[tuple[str, str], dict[str, Any]]:
+    """Figures by (method and tag, scene)."""
+    found = {}
+    for path in sorted((outputs / task).glob("*/*.json")):
+        if scenes is None or path.parent.name in scenes:
+            found[path.stem, path.parent.name] = json.loads(path.read_text(encoding="utf-8"))
+    if not found:
+        raise SystemExit(f"there are no results in {outputs / task}: run {task}.py first")
+    return found
+
+
+def print_table(title: str, columns: list[str], rows: list[list[str]]) -> None:
+    table = Table(*columns, title=title)
+    for row in rows:
+        table.add_row(*row)
+    Console(width=160).print(table)
