@@ -6,8 +6,15 @@ from pathlib import Path
 
 from pixcli.alignment.refine import plan_refinement
 from pixcli.cli.params import command
+from pixcli.cli.progress import print_table
 from pixcli.errors import UserError
-from pixcli.options import DenseFeaturesOptions, InterpolationOptions, KeypointAdjustmentOptions
+from pixcli.features.check import check_model
+from pixcli.options import (
+    DenseFeaturesOptions,
+    InterpolationOptions,
+    KeypointAdjustmentOptions,
+    ModelCheckOptions,
+)
 from pixcli.progress import Progress
 
 log = logging.getLogger(__name__)
@@ -15,13 +22,14 @@ log = logging.getLogger(__name__)
 
 @command
 def dense_feature_extractor(
-    database_path: Path,
-    image_path: Path,
+    database_path: Path | None,
+    image_path: Path | None,
     image_list_path: Path | None,
     constant_image_list_path: Path | None,
     features: DenseFeaturesOptions,
     adjustment: KeypointAdjustmentOptions,
     interpolation: InterpolationOptions,
+    check: ModelCheckOptions,
     progress: Progress,
 ) -> None:
     """Fill a cache of dense features that later commands use again.
@@ -31,6 +39,14 @@ def dense_feature_extractor(
     strategy, whole maps. Commands with the same options and --DenseFeatures.use_cache 1 read it instead of
     the images. A run that was interrupted is taken up again.
     """
+    if check.check_model:
+        _print_check(features)
+        return
+    if database_path is None or image_path is None:
+        missing = "database_path" if database_path is None else "image_path"
+        raise UserError(
+            f"--{missing} is missing: give it on the command line or in the file of --project_path"
+        )
     if not features.cache_path:
         raise UserError("--DenseFeatures.cache_path is missing: it names the file to fill")
     plan = plan_refinement(
@@ -46,3 +62,19 @@ def dense_feature_extractor(
     plan.alignment.fill_cache(progress)
     phase = progress.phases[-1]
     log.info("done in %.1f s, peak memory %.0f MB", phase.seconds, phase.peak_memory_mb)
+
+
+def _print_check(features: DenseFeaturesOptions) -> None:
+    for model in features.models:
+        found = check_model(features.of_model(model))
+        print_table(
+            f"Model {features.model_path or model}",
+            ["", "value"],
+            [
+                *((f"level {k}", text) for k, text in enumerate(found.levels)),
+                ("tiles against the whole image (deviations)", f"{found.tiling:.2g}"),
+                ("lost by half precision (deviations)", f"{found.half:.2g}"),
+                ("CPU seconds for a megapixel", f"{found.seconds_per_megapixel:.3f}"),
+                ("memory for a megapixel (MB)", f"{found.memory / 1e6:.0f}"),
+            ],
+        )

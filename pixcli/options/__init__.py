@@ -22,7 +22,7 @@ from pixcli.options.colmap import (
     TwoViewGeometryOptions,
     VocabTreeMatchingOptions,
 )
-from pixcli.options.dense_features import DenseFeaturesOptions
+from pixcli.options.dense_features import DenseFeaturesOptions, ModelCheckOptions
 from pixcli.options.fields import Field, OptionGroup, fields
 from pixcli.options.interpolation import InterpolationOptions
 from pixcli.options.keypoint_adjustment import KeypointAdjustmentOptions
@@ -40,6 +40,7 @@ GROUPS: tuple[type[OptionGroup], ...] = (
     PathOptions,
     CommonOptions,
     DenseFeaturesOptions,
+    ModelCheckOptions,
     InterpolationOptions,
     KeypointAdjustmentOptions,
     FeaturemetricBundleAdjustmentOptions,
@@ -92,6 +93,7 @@ __all__ = [
     "KeypointAdjustmentOptions",
     "LocalizationOptions",
     "MapperOptions",
+    "ModelCheckOptions",
     "PathOptions",
     "PosePriorOptions",
     "QueryBundleAdjustmentOptions",

@@ -15,6 +15,20 @@ def _parse_scales(text: str) -> tuple[float, ...]:
 
 
 @dataclass(frozen=True)
+class ModelCheckOptions(OptionGroup):
+    """A look at a feature model instead of work with it."""
+
+    group = "ModelCheck"
+
+    check_model: bool = option(
+        False,
+        "Verify that the model keeps what it declares: shapes, tiles as the whole image, the same values "
+        "again, half precision. Prints what it costs; reads and writes no files.",
+        short="check_model",
+    )
+
+
+@dataclass(frozen=True)
 class DenseFeaturesOptions(OptionGroup):
     """How images become feature maps, and how much of these is kept."""
 
