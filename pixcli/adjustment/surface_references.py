@@ -50,7 +50,8 @@ def make_surface_references(
     Args:
         images: the registered images, by ascending id.
     """
-    features = replace(features, use_cache=False)
+    # Queries are measured on intensities, so points are too.
+    features = replace(features, model="image", model_path="", color=False, use_cache=False)
     observations = read_observations(model)
     points = points_of_model(model, observations)
     surfaces = surfaces_of(model, observations, points, images)
