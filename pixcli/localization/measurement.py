@@ -31,7 +31,7 @@ Int64 = npt.NDArray[np.int64]
 _TILE = 192  # samples along a side of what is made of a level at a time; no patch is larger
 _MOST = 0.4  # of a level's tiles; to make more of them singly takes longer than to make all
 _FLOOR = 0.02  # pixels: what no covariance predicts
-_SLACK = 1.4  # how much larger than expected a warped support may be
+_SLACK = 1.2  # how much larger than its linear map a warped support may be
 _MAX_RATIO = 3.0  # of the magnifications of query and reference
 
 
