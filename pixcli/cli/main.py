@@ -13,7 +13,7 @@ from pixcli.errors import Interrupted, UserError, did_you_mean
 
 COMMANDS = {
     "dense_feature_extractor": "Fill a cache of dense features that later commands use again.",
-    "feature_refiner": "Refine the keypoints of a COLMAP database.",
+    "feature_refiner": "Refine the keypoints of a COLMAP database, or of hloc's files.",
     "featuremetric_bundle_adjuster": "Refine the cameras, poses and points of a COLMAP model.",
     "help": "List the commands, or show the options of one.",
     "localize": "Find the poses of new images in a COLMAP model.",

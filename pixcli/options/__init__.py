@@ -1,6 +1,7 @@
 """Every option of pixcli, one dataclass a group; see fields.py for how they are declared."""
 
-from functools import cache
+import importlib
+from typing import TYPE_CHECKING
 
 from pixcli.options.bundle_adjustment import (
     BundleAdjustmentCeresOptions,
@@ -9,21 +10,7 @@ from pixcli.options.bundle_adjustment import (
     PosePriorOptions,
     TrackOptions,
 )
-from pixcli.options.colmap import (
-    ExhaustiveMatchingOptions,
-    FeatureExtractionOptions,
-    FeatureMatchingOptions,
-    GlobalMapperOptions,
-    ImageReaderOptions,
-    MapperOptions,
-    SequentialMatchingOptions,
-    SiftExtractionOptions,
-    SiftMatchingOptions,
-    TwoViewGeometryOptions,
-    VocabTreeMatchingOptions,
-)
 from pixcli.options.dense_features import DenseFeaturesOptions, ModelCheckOptions
-from pixcli.options.fields import Field, OptionGroup, fields
 from pixcli.options.interpolation import InterpolationOptions
 from pixcli.options.keypoint_adjustment import KeypointAdjustmentOptions
 from pixcli.options.localization import (
@@ -33,46 +20,50 @@ from pixcli.options.localization import (
     QueryKeypointAdjustmentOptions,
 )
 from pixcli.options.project import CommonOptions, PathOptions
-from pixcli.options.reconstruction import ChainOptions, ReconstructionOptions, TriangulationChainOptions
 from pixcli.options.synthetic import SyntheticOptions
 
-GROUPS: tuple[type[OptionGroup], ...] = (
-    PathOptions,
-    CommonOptions,
-    DenseFeaturesOptions,
-    ModelCheckOptions,
-    InterpolationOptions,
-    KeypointAdjustmentOptions,
-    FeaturemetricBundleAdjustmentOptions,
-    BundleAdjustmentOptions,
-    BundleAdjustmentCeresOptions,
-    TrackOptions,
-    PosePriorOptions,
-    LocalizationOptions,
-    AbsolutePoseOptions,
-    QueryKeypointAdjustmentOptions,
-    QueryBundleAdjustmentOptions,
-    ReconstructionOptions,
-    ImageReaderOptions,
-    FeatureExtractionOptions,
-    SiftExtractionOptions,
-    FeatureMatchingOptions,
-    SiftMatchingOptions,
-    ExhaustiveMatchingOptions,
-    SequentialMatchingOptions,
-    VocabTreeMatchingOptions,
-    TwoViewGeometryOptions,
-    MapperOptions,
-    GlobalMapperOptions,
-    SyntheticOptions,
-)
-"""All groups, in the order of ini files and documentation."""
+if TYPE_CHECKING:
+    from pixcli.options.colmap import (
+        ExhaustiveMatchingOptions,
+        FeatureExtractionOptions,
+        FeatureMatchingOptions,
+        GlobalMapperOptions,
+        ImageReaderOptions,
+        MapperOptions,
+        SequentialMatchingOptions,
+        SiftExtractionOptions,
+        SiftMatchingOptions,
+        TwoViewGeometryOptions,
+        VocabTreeMatchingOptions,
+    )
+    from pixcli.options.groups import GROUPS, all_fields
+    from pixcli.options.reconstruction import ChainOptions, ReconstructionOptions, TriangulationChainOptions
+
+# These need pycolmap, which takes its time: imported when they are used, so that help is there at once.
+_LATER = {
+    "ExhaustiveMatchingOptions": "colmap",
+    "FeatureExtractionOptions": "colmap",
+    "FeatureMatchingOptions": "colmap",
+    "GlobalMapperOptions": "colmap",
+    "ImageReaderOptions": "colmap",
+    "MapperOptions": "colmap",
+    "SequentialMatchingOptions": "colmap",
+    "SiftExtractionOptions": "colmap",
+    "SiftMatchingOptions": "colmap",
+    "TwoViewGeometryOptions": "colmap",
+    "VocabTreeMatchingOptions": "colmap",
+    "GROUPS": "groups",
+    "all_fields": "groups",
+    "ChainOptions": "reconstruction",
+    "ReconstructionOptions": "reconstruction",
+    "TriangulationChainOptions": "reconstruction",
+}
 
 
-@cache
-def all_fields() -> dict[str, Field]:
-    """Every option by its key, as ini files may hold it."""
-    return {field.key: field for group in GROUPS for field in fields(group)}
+def __getattr__(name: str) -> object:
+    if name not in _LATER:
+        raise AttributeError(f"module 'pixcli.options' has no attribute '{name}'")
+    return getattr(importlib.import_module(f"pixcli.options.{_LATER[name]}"), name)
 
 
 __all__ = [

@@ -4,7 +4,6 @@ from importlib import resources
 
 from pixcli.errors import UserError, did_you_mean
 from pixcli.options.fields import Value
-from pixcli.options.ini import parse_ini
 
 
 def preset_names() -> list[str]:
@@ -18,5 +17,7 @@ def read_preset(name: str) -> dict[str, Value]:
     names = preset_names()
     if name not in names:
         raise UserError(f"unknown preset '{name}'. {did_you_mean(name, names)} Presets: {', '.join(names)}.")
+    from pixcli.options.ini import parse_ini  # all options, which take their time to import
+
     text = (resources.files("pixcli") / "presets" / f"{name}.ini").read_text(encoding="utf-8")
     return parse_ini(text, f"preset {name}")

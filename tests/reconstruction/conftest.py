@@ -50,6 +50,18 @@ def run(capfd: pytest.CaptureFixture[str]) -> Run:
     return run
 
 
+@pytest.fixture(autouse=True)
+def _same_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """COLMAP in this process, which is quicker; `first_run` and programs that tests start do as users do."""
+
+    def call(
+        what: str, folder: Path, function: Callable[..., dict], *arguments: object
+    ) -> tuple[dict, float]:
+        return function(*arguments), 0.0
+
+    monkeypatch.setattr("pixcli.reconstruction.reconstruct.isolated", call)
+
+
 @pytest.fixture
 def images(small_scene, tmp_path: Path) -> Path:
     """The images of the small scene, this test's own."""

@@ -29,7 +29,8 @@ def test_points_come_close_to_the_surface_and_cameras_stay(run: Run, small_scene
     assert model.num_reg_images() == 4
     assert same_cameras_and_poses(model, truth)
     off = ["--KeypointAdjustment.apply", 0, "--FeaturemetricBundleAdjustment.apply", 0]
-    raw = run("triangulator", *paths, "--output_path", tmp_path / "raw", *SMALL, *off)
+    database = ["--database_path", out / "database.db"]
+    raw = run("triangulator", *paths, "--output_path", tmp_path / "raw", *database, *off)
     assert raw.code == 0, raw.err
     plain = pycolmap.Reconstruction(tmp_path / "raw" / "model")
     surface = small_scene.path / "surface.npz"

@@ -1,0 +1,58 @@
+from pathlib import Path
+
+import pytest
+
+from pixcli.errors import UserError
+from pixcli.reconstruction.isolation import isolated
+from pixcli.reconstruction.steps import Steps, difference
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        ({"options": {"A.x": 1}}, {"options": {"A.x": 2}}, "A.x is 2, was 1"),
+        ({"options": {"A.x": 1, "A.y": 1}}, {"options": {}}, "A.x is not set, was 1, and 1 more"),
+        ({"files": {"a.jpg": "1"}}, {"files": {"a.jpg": "2"}}, "a.jpg has changed"),
+        ({"files": {}}, {"files": {"a.jpg": "2"}}, "a.jpg is new"),
+        ({"files": {"a.jpg": "1"}}, {"files": {}}, "a.jpg is gone"),
+        ({"after": {"map": "1"}}, {"after": {"map": "2"}}, "the step map has changed"),
+        ({"version": {"pycolmap": "4.2"}}, {"version": {"pycolmap": "4.3"}}, "pycolmap is 4.3, was 4.2"),
+    ],
+)
+def test_what_differs_is_told_in_words(old: dict, new: dict, words: str) -> None:
+    assert difference(old, new) == words
+
+
+def test_a_failed_step_is_not_done(tmp_path: Path) -> None:
+    output = tmp_path / "run" / "result"
+    resumed: list[bool] = []
+
+    def work(resume: bool) -> dict:
+        resumed.append(resume)
+        if len(resumed) == 1:
+            raise UserError("no")
+        output.touch()
+        return {"count": 3}
+
+    steps = Steps(tmp_path / "run", {"image_path": "a"}, overwrite=False)
+    with pytest.raises(UserError):
+        steps.run("one", {"x": 1}, [output], work)
+    for expected in (True, False):
+        figures, new = Steps(tmp_path / "run", {"image_path": "a"}, overwrite=False).run(
+            "one", {"x": 1}, [output], work
+        )
+        assert figures["count"] == 3
+        assert new is expected
+    assert resumed == [False, True]
+    with pytest.raises(UserError, match="image_path is b, was a"):
+        Steps(tmp_path / "run", {"image_path": "b"}, overwrite=False)
+    forgotten = Steps(tmp_path / "run", {"image_path": "b"}, overwrite=True)
+    assert forgotten.run("one", {"x": 1}, [output], work)[1]
+
+
+def test_errors_and_results_come_back_from_another_process(tmp_path: Path) -> None:
+    assert isolated("adding", tmp_path, sum, [1, 2])[0] == 3
+    with pytest.raises(UserError, match="nothing.jpg"):
+        from pixcli.io.images import check_image
+
+        isolated("looking", tmp_path, check_image, tmp_path / "nothing.jpg")
