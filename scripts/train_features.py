@@ -26,10 +26,10 @@ from pixcli.features.compact import LAYERS, OFFSET
 Tensor = torch.Tensor
 
 SIZE = 96  # pixels a side of a view
-RADIUS, STEP, WINDOW = 3, 2.0, 0.6  # of the support, as the product uses it: nodes, pixels, radii
+RADIUS, STEP, WINDOW = 4, 2.0, 0.55  # of the support, as the product uses it: nodes, pixels, radii
 STRIDE = int(np.prod([layer.stride for layer in LAYERS]))
 MARGIN = 20  # pixels from the border within which no keypoint lies
-ITERATIONS = 5
+ITERATIONS = 4
 
 
 class Network(torch.nn.Module):
@@ -326,14 +326,13 @@ def run_batch(
     rows, xy, target, linear = rows[inside], xy[inside], target[inside], linear[inside]
     noise = lambda *shape: torch.from_numpy(rng.standard_normal(shape).astype(np.float32))  # noqa: E731
     start = target + noise(len(xy), 2) * torch.from_numpy(
-        rng.uniform(0.2, 1.8, (len(xy), 1)).astype(np.float32)
+        rng.uniform(0.2, 1.5, (len(xy), 1)).astype(np.float32)
     )
     guess = linear @ (torch.eye(2) + 0.08 * noise(len(xy), 2, 2))
     history = align(maps, rows, xy, start, guess)
     errors = [(position - target).norm(dim=1) for position, _, _ in history]
     position = sum(
-        0.7 ** (ITERATIONS - k) * torch.log1p((errors[k] / 0.15) ** 2).mean()
-        for k in range(1, ITERATIONS + 1)
+        0.7 ** (ITERATIONS - k) * torch.log1p((errors[k] / 0.1) ** 2).mean() for k in range(1, ITERATIONS + 1)
     ) / sum(0.7 ** (ITERATIONS - k) for k in range(1, ITERATIONS + 1))
     last, correlation, covariance = history[-1]
     covariance = covariance + 4e-4 * torch.eye(2)
@@ -341,7 +340,7 @@ def run_batch(
     likelihood = (3 * torch.log1p(distance / 3) + torch.logdet(covariance)).mean()
     contrast = contrastive(maps, rows, xy, target, rng)
     return {
-        "loss": position + 0.05 * likelihood + 0.1 * contrast,
+        "loss": position + 0.05 * likelihood + 0.05 * contrast,
         "position": position.detach(),
         "likelihood": likelihood.detach(),
         "contrast": contrast.detach(),
@@ -379,6 +378,11 @@ def validate(network: Network, photos: list[Tensor]) -> str:
     )
 
 
+def learning_rate(step: int, progress: float) -> float:
+    """Rises over the first steps and falls to almost nothing at the end."""
+    return float(2e-3 * min(1, (step + 1) / 100) * (0.02 + 0.98 * np.cos(np.pi / 2 * progress) ** 2))
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -388,7 +392,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=6000)
     parser.add_argument("--minutes", type=float, default=110, help="stop here, wherever the steps are")
     parser.add_argument("--pairs", type=int, default=4, help="pairs a step")
-    parser.add_argument("--points", type=int, default=64, help="keypoints a pair")
+    parser.add_argument("--points", type=int, default=48, help="keypoints a pair")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=2)
     args = parser.parse_args()
@@ -431,7 +435,7 @@ def main() -> None:
         if done:
             break
         for group in optimizer.param_groups:
-            group["lr"] = 2e-3 * min(1, (step + 1) / 100) * (0.02 + 0.98 * np.cos(np.pi / 2 * progress) ** 2)
+            group["lr"] = learning_rate(step, progress)
         result = run_batch(network, used, np.random.default_rng([args.seed, step]), args.pairs, args.points)
         optimizer.zero_grad()
         result["loss"].backward()
