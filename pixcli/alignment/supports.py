@@ -64,6 +64,11 @@ class SupportAlignment:
         work = len(self._jobs) * (3 * _core.alignment_dtype.itemsize + 2 * 64 + 64)
         return Estimate(estimate.memory + work, estimate.disk)
 
+    @property
+    def bytes_per_keypoint(self) -> float:
+        """What the patches take, roots included."""
+        return self._patches.contents.num_bytes / max(len(self._jobs), 1)
+
     def fill_cache(self, progress: Progress) -> None:
         """Make the patches and keep them in the cache for run()."""
         self._patches.fill(progress).close()

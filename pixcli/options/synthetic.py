@@ -54,6 +54,14 @@ class SyntheticOptions(OptionGroup):
     illumination: float = option(
         0.6, "Strength of the change of light from image to image; 0: none.", minimum=0, maximum=1.5
     )
+    appearance_change: float = option(
+        0.0,
+        "Strength of cast shadows, tone curves, colour casts, highlights and darkness that differ from image "
+        "to image; 0: none, 1: as between sun and dusk.",
+        minimum=0,
+        maximum=1.5,
+        short="appearance_change",
+    )
     format: Literal["jpg", "png"] = option("jpg", "Image files.")
     output_type: Literal["text", "binary"] = option("text", "Files of the exact model.")
     layout: Literal["plain", "eth3d"] = option(

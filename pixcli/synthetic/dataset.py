@@ -20,6 +20,7 @@ from pixcli.errors import UserError
 from pixcli.options.synthetic import SyntheticOptions
 from pixcli.progress import Progress
 from pixcli.synthetic.eth3d import move_to_layout
+from pixcli.synthetic.relighting import relight
 from pixcli.synthetic.render import RayGrid, render
 from pixcli.synthetic.scene import Body, Scene, View, build_scene
 
@@ -101,7 +102,11 @@ def _render_views(
 
         def make(view: View, grid: RayGrid = grid) -> tuple[View, Depth]:
             colour, depth = render(scene, view, grid, options.samples)
-            rng = np.random.default_rng([options.seed, 3, scene.views.index(view)])
+            index = scene.views.index(view)
+            if options.appearance_change > 0:
+                light = np.random.default_rng([options.seed, 4, index])
+                colour = relight(light, colour, depth, view, grid, options.appearance_change)
+            rng = np.random.default_rng([options.seed, 3, index])
             _write_image(folder / "images" / view.name, _expose(rng, colour, options))
             np.savez_compressed(folder / "depth" / f"{Path(view.name).stem}.npz", depth=depth)
             return view, depth

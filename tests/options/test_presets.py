@@ -4,6 +4,7 @@ from pixcli.errors import UserError
 from pixcli.options import all_fields
 from pixcli.options.presets import preset_names, read_preset
 
+GRID = (-1.5, -0.5, 0.5, 1.5)
 CHANGES = {
     "low_memory": {
         "DenseFeatures.model": "dsift",
@@ -17,6 +18,48 @@ CHANGES = {
         "KeypointAdjustment.warp": "translation",
         "KeypointAdjustment.max_iterations": 100,
         "Localization.strategy": "featuremetric",
+    },
+    "accurate": {
+        "DenseFeatures.model": "image+compact",
+        "KeypointAdjustment.supports": "5:1,6:1,8:1,11:1,14:1,11:2",
+        "KeypointAdjustment.max_iterations": 40,
+        "FeaturemetricBundleAdjustment.rounds": 3,
+    },
+    "appearance_change": {"DenseFeatures.model": "image+compact", "DenseFeatures.dtype": "int8"},
+    "fast": {
+        "KeypointAdjustment.supports": "8:1",
+        "KeypointAdjustment.reverify": False,
+        "FeaturemetricBundleAdjustment.rounds": 1,
+        "FeaturemetricBundleAdjustment.complete_tracks": False,
+    },
+    "norefine": {
+        "KeypointAdjustment.apply": False,
+        "FeaturemetricBundleAdjustment.apply": False,
+        "Localization.strategy": "featuremetric",
+        "QueryKeypointAdjustment.apply": False,
+        "QueryBundleAdjustment.apply": False,
+    },
+    "photometric": {
+        "DenseFeatures.l2_normalize": False,
+        "Interpolation.l2_normalize": False,
+        "Interpolation.ncc_normalize": True,
+        "Interpolation.nodes": " ".join(f"{x},{y}" for y in GRID for x in GRID),
+        "KeypointAdjustment.apply": False,
+        "FeaturemetricBundleAdjustment.strategy": "patch_warp",
+        "FeaturemetricBundleAdjustment.regularize_source": False,
+        "BundleAdjustmentCeres.max_num_iterations": 30,
+    },
+    "pixsfm_eth3d": {
+        "DenseFeatures.model": "dsift",
+        "KeypointAdjustment.strategy": "featuremetric",
+        "KeypointAdjustment.warp": "translation",
+        "KeypointAdjustment.max_iterations": 100,
+        "FeaturemetricBundleAdjustment.strategy": "feature_reference",
+        "BundleAdjustmentCeres.max_num_iterations": 10,
+    },
+    "pixsfm_eth3d_d2net": {
+        "KeypointAdjustment.bound": 8.0,
+        "KeypointAdjustment.supports": "8:3,8:2,11:2,14:1,8:1,5:1",
     },
 }
 """What every preset changes of the defaults: all of it, so that no preset changes the problem in silence."""

@@ -128,3 +128,13 @@ def test_bad_options_are_told_in_one_line_and_nothing_is_left(args, message, tmp
     assert message in error
     assert len(error.strip().splitlines()) == 1
     assert sorted(path.name for path in tmp_path.iterdir()) == ["broken", "empty"]
+
+
+def test_appearance_changes_from_image_to_image_and_nothing_else_does(tmp_path):
+    for name, strength in (("plain", 0.0), ("changed", 1.0), ("again", 1.0)):
+        generate_dataset(tmp_path / name, SyntheticOptions(**TINY, appearance_change=strength, format="png"))
+    plain, changed = digests(tmp_path / "plain"), digests(tmp_path / "changed")
+    assert changed == digests(tmp_path / "again")
+    for name, digest in plain.items():
+        if name != "scene.json":
+            assert (changed[name] == digest) == (not name.startswith("images"))
