@@ -12,8 +12,8 @@ when what it is made from has changed.
 import logging
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,13 +25,13 @@ from pixcli.errors import UserError
 from pixcli.io.database import copy_database
 from pixcli.io.files import replacing
 from pixcli.io.report import write_report
-from pixcli.options import ChainOptions, DenseFeaturesOptions, TriangulationChainOptions
-from pixcli.options.fields import OptionGroup, fields
+from pixcli.options import ChainOptions, TriangulationChainOptions
+from pixcli.options.fields import OptionGroup
 from pixcli.progress import Progress
 from pixcli.reconstruction import colmap
+from pixcli.reconstruction.chain import Chain, Source
 from pixcli.reconstruction.hloc import import_features
 from pixcli.reconstruction.images import find_images, readable_images
-from pixcli.reconstruction.isolation import isolated
 from pixcli.reconstruction.reference import (
     copy_features,
     read_reference,
@@ -39,36 +39,9 @@ from pixcli.reconstruction.reference import (
     write_reference,
 )
 from pixcli.reconstruction.report import make_report
-from pixcli.reconstruction.steps import Steps, digest
+from pixcli.reconstruction.steps import Steps
 
 log = logging.getLogger(__name__)
-
-# Where features are kept and how many threads there are changes no result, but for the threads of mapping.
-_WITHOUT_EFFECT = {"num_threads", "use_cache", "cache_path", "overwrite_cache", "gpu_index", "apply"}
-
-
-@dataclass(frozen=True)
-class Source:
-    """What a model is made from; paths as the user gave them."""
-
-    image_path: Path
-    database_path: Path | None = None
-    features_path: Path | None = None
-    matches_path: Path | None = None
-    pairs_path: Path | None = None
-    reference_path: Path | None = None
-
-    def check(self) -> None:
-        """Raises UserError where sources contradict each other."""
-        hloc = (self.features_path, self.matches_path)
-        if any(hloc) and not all(hloc):
-            raise UserError("--features_path and --matches_path go together: give both, or none")
-        if self.pairs_path and not self.features_path:
-            raise UserError("--pairs_path selects from --matches_path: give that and --features_path too")
-        if self.database_path and self.features_path:
-            raise UserError("give either --database_path or --features_path, not both")
-        if not self.image_path.is_dir():
-            raise UserError(f"there is no folder {self.image_path}: check --image_path")
 
 
 @dataclass(frozen=True)
@@ -147,55 +120,6 @@ def triangulate(
     return _run(source, Path(output_path), chosen, seed, progress or Progress())
 
 
-@dataclass
-class _Chain:
-    """A run on its way."""
-
-    source: Source
-    folder: Path
-    options: ChainOptions
-    seed: int
-    progress: Progress
-    steps: Steps
-    figures: dict[str, Mapping[str, Any]] = field(default_factory=dict)
-    """Of the steps so far."""
-    done: list[str] = field(default_factory=list)
-    before: dict[str, str] = field(default_factory=dict)
-    """The last step, and a hash of what it was made from."""
-
-    def step(
-        self,
-        name: str,
-        groups: Iterable[OptionGroup],
-        outputs: Sequence[Path],
-        work: Callable[[bool], Mapping[str, Any]],
-        **inputs: Any,
-    ) -> None:
-        inputs = {**inputs, "options": _options(groups), "after": self.before}
-        figures, new = self.steps.run(name, inputs, outputs, work)
-        self.figures[name] = figures
-        self.done += [name] if new else []
-        self.before = {name: digest(inputs)}
-
-    def colmap(self, what: str, function: Callable[..., dict[str, Any]], *arguments: Any) -> dict[str, Any]:
-        """Figures of a call of COLMAP, and its peak memory."""
-        figures, memory = isolated(what, self.folder, function, *arguments)
-        return {**figures, "peak_memory_mb": memory}
-
-    def features(self, step: str) -> DenseFeaturesOptions:
-        """The options of features for a step: each has a cache of its own, if there are to be any."""
-        features = self.options.dense_features
-        if not features.use_cache:
-            return features
-        path = Path(features.cache_path)
-        of_step = path.with_name(f"{path.stem}_{step}{path.suffix}")
-        return replace(features, cache_path=str(of_step), overwrite_cache=True)
-
-    def phases(self) -> Progress:
-        """For the phases of one step: those of others may be called the same."""
-        return type(self.progress)()
-
-
 def _run(source: Source, folder: Path, options: ChainOptions, seed: int, progress: Progress) -> Reconstructed:
     source.check()
     reference = None if source.reference_path is None else read_reference(source.reference_path)
@@ -204,7 +128,7 @@ def _run(source: Source, folder: Path, options: ChainOptions, seed: int, progres
     if reference is not None:
         names = reference_images(reference, source.reference_path or Path(), names)
     steps = Steps(folder, given, options.reconstruction.overwrite)
-    chain = _Chain(source, folder, options, seed, progress, steps)
+    chain = Chain(source, folder, options, seed, progress, steps)
     _make_database(chain, names, reference)
     database = _refine_keypoints(chain)
     _map(chain, database)
@@ -213,7 +137,7 @@ def _run(source: Source, folder: Path, options: ChainOptions, seed: int, progres
     return Reconstructed(folder / "model", folder / "sparse", database, report, chain.done)
 
 
-def _make_database(chain: _Chain, names: list[str], reference: pycolmap.Reconstruction | None) -> None:
+def _make_database(chain: Chain, names: list[str], reference: pycolmap.Reconstruction | None) -> None:
     """Features, matches and their verification, from wherever they come."""
     source, options, database = chain.source, chain.options, chain.folder / "database.db"
     extraction = (options.image_reader, options.feature_extraction, options.sift_extraction)
@@ -331,7 +255,7 @@ def _make_database(chain: _Chain, names: list[str], reference: pycolmap.Reconstr
         chain.step("matches", matching, [database], match, matcher=matcher)
 
 
-def _refine_keypoints(chain: _Chain) -> Path:
+def _refine_keypoints(chain: Chain) -> Path:
     """The database to map: with refined keypoints, if they are to be refined."""
     raw, refined = chain.folder / "database.db", chain.folder / "refined.db"
     options = chain.options
@@ -358,7 +282,7 @@ def _refine_keypoints(chain: _Chain) -> Path:
     return refined
 
 
-def _map(chain: _Chain, database: Path) -> None:
+def _map(chain: Chain, database: Path) -> None:
     options, sparse = chain.options, chain.folder / "sparse"
     images = chain.source.image_path
 
@@ -382,7 +306,7 @@ def _map(chain: _Chain, database: Path) -> None:
         log.warning("%d models, with %s images: the first is refined", len(sizes), ", ".join(map(str, sizes)))
 
 
-def _adjust(chain: _Chain, database: Path) -> None:
+def _adjust(chain: Chain, database: Path) -> None:
     options, model = chain.options, chain.folder / "model"
 
     def adjust(resume: bool) -> Mapping[str, Any]:
@@ -424,7 +348,7 @@ def _adjust(chain: _Chain, database: Path) -> None:
         chain.step("model", [], [model], copy)
 
 
-def _report(chain: _Chain, database: Path) -> Mapping[str, Any]:
+def _report(chain: Chain, database: Path) -> Mapping[str, Any]:
     path, pictures = chain.folder / "report.json", chain.folder / "report"
     draw = chain.options.reconstruction.report_pictures
 
@@ -447,16 +371,6 @@ def _report(chain: _Chain, database: Path) -> Mapping[str, Any]:
 
 def _groups(options: ChainOptions) -> list[OptionGroup]:
     return list(vars(options).values())
-
-
-def _options(groups: Iterable[OptionGroup]) -> dict[str, Any]:
-    """The values of groups that can change a result, by key."""
-    return {
-        option.key: getattr(group, option.name)
-        for group in groups
-        for option in fields(type(group))
-        if option.name not in _WITHOUT_EFFECT or option.key.endswith("apper.num_threads")
-    }
 
 
 def _checked(counts: dict[str, int]) -> Mapping[str, int]:

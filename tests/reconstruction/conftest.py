@@ -59,7 +59,7 @@ def _same_process(monkeypatch: pytest.MonkeyPatch) -> None:
     ) -> tuple[dict, float]:
         return function(*arguments), 0.0
 
-    monkeypatch.setattr("pixcli.reconstruction.reconstruct.isolated", call)
+    monkeypatch.setattr("pixcli.reconstruction.chain.isolated", call)
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@ from pathlib import Path
 import pytest
 
 from pixcli.errors import UserError
+from pixcli.io.images import check_image
 from pixcli.reconstruction.isolation import isolated
 from pixcli.reconstruction.steps import Steps, difference
 
@@ -52,7 +53,5 @@ def test_a_failed_step_is_not_done(tmp_path: Path) -> None:
 
 def test_errors_and_results_come_back_from_another_process(tmp_path: Path) -> None:
     assert isolated("adding", tmp_path, sum, [1, 2])[0] == 3
-    with pytest.raises(UserError, match="nothing.jpg"):
-        from pixcli.io.images import check_image
-
+    with pytest.raises(UserError, match=r"nothing\.jpg"):
         isolated("looking", tmp_path, check_image, tmp_path / "nothing.jpg")

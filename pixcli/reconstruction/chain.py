@@ -1,0 +1,99 @@
+"""A run on its way: what it is made from, and the steps that it has done."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from pixcli.errors import UserError
+from pixcli.options import ChainOptions, DenseFeaturesOptions
+from pixcli.options.fields import OptionGroup, fields
+from pixcli.progress import Progress
+from pixcli.reconstruction.isolation import isolated
+from pixcli.reconstruction.steps import Steps, digest
+
+# Where features are kept and how many threads there are changes no result, but for the threads of mapping.
+_WITHOUT_EFFECT = {"num_threads", "use_cache", "cache_path", "overwrite_cache", "gpu_index", "apply"}
+
+
+@dataclass(frozen=True)
+class Source:
+    """What a model is made from; paths as the user gave them."""
+
+    image_path: Path
+    database_path: Path | None = None
+    features_path: Path | None = None
+    matches_path: Path | None = None
+    pairs_path: Path | None = None
+    reference_path: Path | None = None
+
+    def check(self) -> None:
+        """Raises UserError where sources contradict each other."""
+        hloc = (self.features_path, self.matches_path)
+        if any(hloc) and not all(hloc):
+            raise UserError("--features_path and --matches_path go together: give both, or none")
+        if self.pairs_path and not self.features_path:
+            raise UserError("--pairs_path selects from --matches_path: give that and --features_path too")
+        if self.database_path and self.features_path:
+            raise UserError("give either --database_path or --features_path, not both")
+        if not self.image_path.is_dir():
+            raise UserError(f"there is no folder {self.image_path}: check --image_path")
+
+
+@dataclass
+class Chain:
+    """A run on its way."""
+
+    source: Source
+    folder: Path
+    options: ChainOptions
+    seed: int
+    progress: Progress
+    steps: Steps
+    figures: dict[str, Mapping[str, Any]] = field(default_factory=dict)
+    """Of the steps so far."""
+    done: list[str] = field(default_factory=list)
+    before: dict[str, str] = field(default_factory=dict)
+    """The last step, and a hash of what it was made from."""
+
+    def step(
+        self,
+        name: str,
+        groups: Iterable[OptionGroup],
+        outputs: Sequence[Path],
+        work: Callable[[bool], Mapping[str, Any]],
+        **inputs: Any,
+    ) -> None:
+        inputs = {**inputs, "options": options_of(groups), "after": self.before}
+        figures, new = self.steps.run(name, inputs, outputs, work)
+        self.figures[name] = figures
+        self.done += [name] if new else []
+        self.before = {name: digest(inputs)}
+
+    def colmap(self, what: str, function: Callable[..., dict[str, Any]], *arguments: Any) -> dict[str, Any]:
+        """Figures of a call of COLMAP, and its peak memory."""
+        figures, memory = isolated(what, self.folder, function, *arguments)
+        return {**figures, "peak_memory_mb": memory}
+
+    def features(self, step: str) -> DenseFeaturesOptions:
+        """The options of features for a step: each has a cache of its own, if there are to be any."""
+        features = self.options.dense_features
+        if not features.use_cache:
+            return features
+        path = Path(features.cache_path)
+        of_step = path.with_name(f"{path.stem}_{step}{path.suffix}")
+        return replace(features, cache_path=str(of_step), overwrite_cache=True)
+
+    def phases(self) -> Progress:
+        """For the phases of one step: those of others may be called the same."""
+        return type(self.progress)()
+
+
+def options_of(groups: Iterable[OptionGroup]) -> dict[str, Any]:
+    """The values of groups that can change a result, by key."""
+    return {
+        option.key: getattr(group, option.name)
+        for group in groups
+        for option in fields(type(group))
+        if option.name not in _WITHOUT_EFFECT or option.key.endswith("apper.num_threads")
+    }
