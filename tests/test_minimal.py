@@ -40,14 +40,28 @@ def test_the_package_data_is_there():
     assert (package / "presets" / "pixsfm.ini").is_file()
 
 
-def test_everything_imports_without_torch():
+def test_everything_but_networks_imports_without_torch():
     code = """
 import importlib, pkgutil, sys
-sys.modules["torch"] = None  # as if it were not installed
+class WithoutTorch:  # as if it were not installed
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] == "torch":
+            raise ImportError("no torch")
+sys.meta_path.insert(0, WithoutTorch())
 import pixcli
 for module in pkgutil.walk_packages(pixcli.__path__, "pixcli."):
-    if module.name != "pixcli.__main__":
+    if module.name not in ("pixcli.__main__", "pixcli.features.vgg"):
         importlib.import_module(module.name)
+from pixcli.errors import UserError
+from pixcli.features.model import load_model
+from pixcli.options import DenseFeaturesOptions
+load_model(DenseFeaturesOptions(model="compact"))
+try:
+    load_model(DenseFeaturesOptions(model="s2dnet"))
+except UserError as error:
+    assert "pip install 'pixcli[learned]'" in str(error)
+else:
+    raise AssertionError("s2dnet without torch")
 """
     result = _run("-c", code)
     assert result.returncode == 0, result.stderr
