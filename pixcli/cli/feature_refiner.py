@@ -107,6 +107,8 @@ def _check_distinct(paths: Mapping[str, Path | None]) -> None:
 
 def _print_summary(refinement: Refinement) -> None:
     statuses = [(f"  {s.label}", refinement.statuses[s]) for s in Status if refinement.statuses[s]]
+    moved_by = refinement.moved_by.items() if len(refinement.moved_by) > 1 else ()
+    by_model = [(f"  moved by {model}", count) for model, count in moved_by]
     verification = refinement.verification
     verified = (
         []
@@ -127,6 +129,7 @@ def _print_summary(refinement: Refinement) -> None:
             ("tracks", refinement.num_tracks),
             ("keypoints", refinement.num_keypoints),
             *statuses,
+            *by_model,
             *verified,
         ],
     )

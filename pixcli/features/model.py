@@ -154,6 +154,11 @@ def _class_by_name(name: str) -> type[FeatureModel]:
             raise UserError(
                 f"DenseFeatures.model {name} needs torch: pip install 'pixcli[learned]', or choose compact"
             ) from None
+    if "+" in name:
+        raise UserError(
+            f"DenseFeatures.model {name} is a chain, which the strategies affine and surface take: "
+            "name one model"
+        )
     installed = _entry_points()
     if name not in installed:
         known = sorted({*_BUILT_IN, *installed})

@@ -34,6 +34,8 @@ class Extractor:
         self.options = options
         self.model: FeatureModel = load_model(options)
         self.dtype = np.dtype(_DTYPES[options.dtype])
+        # Stores make bytes of what they are given.
+        self._made = np.dtype(np.float32) if options.dtype == "int8" else self.dtype
 
     @cached_property
     def outputs(self) -> list[Output]:
@@ -83,7 +85,7 @@ class Extractor:
         result: list[Items] = []
         for output in self.outputs:
             columns, rows = self.map_size(size, output)
-            data = np.empty((1, rows, columns, output.level.channels), self.dtype)
+            data = np.empty((1, rows, columns, output.level.channels), self._made)
             result.append((data, np.zeros((1, 2), np.int32), self.map_scales(size, output)[None]))
         for scaled, members in self._scaled(image, size):
             height, width = scaled.shape[:2]
@@ -126,7 +128,7 @@ class Extractor:
         scales = self.map_scales(size, output)
         corners = np.floor(xy * scales - 0.5 - (edge - 1) / 2 + 0.5)
         corners = np.clip(corners, 0, np.maximum(limit - edge, 0)).astype(np.int32)
-        data = np.empty((len(xy), edge, edge, output.level.channels), self.dtype)
+        data = np.empty((len(xy), edge, edge, output.level.channels), self._made)
         return data, corners, np.tile(scales, (len(xy), 1))
 
     def _bounds(self, corners: dict[int, NDArray[np.int32]]) -> Region:

@@ -117,3 +117,10 @@ def test_identity_follows_the_code_of_a_model(tmp_path: Path) -> None:
     first = model_identity(user_model(tmp_path, USER_MODEL))
     assert first == model_identity(user_model(tmp_path, USER_MODEL))
     assert first != model_identity(user_model(tmp_path, USER_MODEL + "\n"))
+
+
+def test_a_chain_is_no_model_of_the_featuremetric_strategies() -> None:
+    with pytest.raises(
+        UserError, match=r"image\+compact is a chain, which the strategies affine and surface"
+    ):
+        load_model(DenseFeaturesOptions(model="image+compact"))
