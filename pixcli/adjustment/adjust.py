@@ -14,7 +14,7 @@ from pixcli.adjustment.covariance import ModelCovariance, check_covariance, mode
 from pixcli.adjustment.feature_rounds import FeatureAdjustment, adjust_by_features
 from pixcli.adjustment.featuremetric import strategy_interpolation
 from pixcli.adjustment.geometric import FIRST_SCALES, adjust_geometrically, scales_down_to
-from pixcli.adjustment.guard import guard_reprojections
+from pixcli.adjustment.guard import guard_reprojections, restore_points
 from pixcli.adjustment.inputs import read_inputs, set_aside
 from pixcli.adjustment.model_database import check_database_options, write_database
 from pixcli.adjustment.observations import Observations, read_observations, reprojection_errors
@@ -163,6 +163,7 @@ def refine_model(
         held = replace(constants, images=constants.images.union(missing))
         with progress.phase("guard"):
             costs = guard_reprojections(before, model, judged, accepted, held, adjustment.refine_points3D)
+    restored_points = restore_points(before, model)
     covariance = None
     if covariance_path is not None:
         with progress.phase("covariance"):
@@ -204,6 +205,7 @@ def refine_model(
         rounds=[round_ for part in parts if isinstance(part, SurfaceAdjustment) for round_ in part.rounds],
         gated=part.gated.reasons() if isinstance(part, FeatureAdjustment) else {},
         textureless_points=_num_textureless(part),
+        restored_points=restored_points,
         loops=loops,
         database=database,
         prior_distance=None if constants.priors is None else constants.priors.distance(model),

@@ -20,6 +20,7 @@ Costs = Mapping[int, float]
 _RISE = 1e-3  # of a cost, relative: less is the solver's tolerance, not harm; ...
 _POSE_PARAMETERS = 6  # ... nor is what so many observations cost: a pose fits as much of their noise
 _SCALES = (0.02, 0.25)  # pixels; least and largest scale of the loss that images are judged by
+_STRAY = 4.0  # pixels; COLMAP's mapper filters points whose mean reprojection error is larger
 _FEW = 10  # accepted observations; an image with fewer is judged by all that it has
 
 
@@ -79,6 +80,34 @@ def guard_reprojections(
             model.points3D[ids[row]].xyz = points[row]
 
     return _guard(before, model, observations, used, constants, costs_of, follow)
+
+
+def restore_points(before: pycolmap.Reconstruction, model: pycolmap.Reconstruction) -> int:
+    """Puts points back whose observations contradict each other, and counts them.
+
+    A tight loss lets go of such a point, and it may end anywhere, behind cameras too. Those are meant whose
+    mean reprojection error is beyond COLMAP's limit, larger than it was, and smaller where the point was.
+
+    Args:
+        before: the model as it was, aligned to what it is.
+    """
+    for state in (before, model):
+        state.update_point_3d_errors()
+    strays = {}
+    for point_id, point in model.points3D.items():
+        if point.error > _STRAY and point_id in before.points3D:
+            old = before.points3D[point_id]
+            if point.error > old.error:
+                strays[point_id] = (point.error, np.array(point.xyz))
+                point.xyz = old.xyz
+    model.update_point_3d_errors()
+    restored = len(strays)
+    for point_id, (error, xyz) in strays.items():
+        point = model.points3D[point_id]
+        if not point.error < error:
+            point.xyz = xyz
+            restored -= 1
+    return restored
 
 
 def guard_features(

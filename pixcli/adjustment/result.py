@@ -30,6 +30,8 @@ class Adjustment:
     """Observations without effect, and why; for surfaces see the rounds."""
     textureless_points: int
     """No image measures them: features leave them in place, surfaces where their keypoints say."""
+    restored_points: int
+    """Their observations contradict each other: back where they were."""
     loops: list[TrackRevision]
     database: DatabaseChange | None
     prior_distance: float | None
@@ -63,6 +65,7 @@ class Adjustment:
             "rounds": self.rounds,
             "gated": self.gated,
             "textureless_points": self.textureless_points,
+            "restored_points": self.restored_points,
             "loops": self.loops,
             "database": self.database,
             "prior_distance": self.prior_distance,

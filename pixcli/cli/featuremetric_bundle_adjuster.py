@@ -130,6 +130,7 @@ def _print_summary(refined: Adjustment) -> None:
             ("observations", refined.num_observations),
             *((f"  without effect: {reason}", count) for reason, count in refined.gated.items() if count),
             ("points without texture", refined.textureless_points),
+            ("points that contradict themselves, back where they were", refined.restored_points),
             ("move of a camera, median (baselines)", f"{moves[len(moves) // 2].baselines:.2g}"),
             ("  largest", f"{moves[-1].baselines:.2g} ({moves[-1].name})"),
             ("images that moved far more than others", _named(jumped)),

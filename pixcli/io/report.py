@@ -30,11 +30,11 @@ def write_report(path: str | os.PathLike[str], command: str, contents: Mapping[s
     One of featuremetric_bundle_adjuster holds: `options`, `model` (images, missing_images, points,
     observations), `residual` (before, after: median over the points of their mean reprojection error in
     pixels), `cost` (before, after: sums over the images, of the last loop), `rounds` (see SurfaceRound),
-    `gated` (count for each reason), `textureless_points`, `loops` (see TrackRevision), `database` (see
-    DatabaseChange), `prior_distance`, `images` (name, observations, before, after, restored: see ImageCost),
-    `image_residuals` (name, before, after: see ResidualChange), `poses` (name, rotation, centre, baselines,
-    jumped: see PoseChange), `focal_lengths` (camera, change, jumped), `residual_fields` (see ResidualField),
-    `phases`.
+    `gated` (count for each reason), `textureless_points`, `restored_points`, `loops` (see TrackRevision),
+    `database` (see DatabaseChange), `prior_distance`, `images` (name, observations, before, after, restored:
+    see ImageCost), `image_residuals` (name, before, after: see ResidualChange), `poses` (name, rotation,
+    centre, baselines, jumped: see PoseChange), `focal_lengths` (camera, change, jumped), `residual_fields`
+    (see ResidualField), `phases`.
     """
     report = {"schema": SCHEMA, "command": command, **contents}
     with replacing(path) as temporary:

@@ -7,7 +7,7 @@ import pycolmap
 import pytest
 
 from pixcli.adjustment.changes import align
-from pixcli.adjustment.guard import guard_features, guard_reprojections
+from pixcli.adjustment.guard import guard_features, guard_reprojections, restore_points
 from pixcli.adjustment.observations import points_of, project, reprojection_errors
 from pixcli.adjustment.point_fit import cauchy, fit_points
 from pixcli.adjustment.problem import Constants
@@ -180,3 +180,17 @@ def test_errors_are_taken_across_the_seam_of_spherical_images(feature_scene):
     everything = np.ones(len(errors), bool)
     _, fitted = fit_points(scene.truth, observations, points, everything, 0.5)
     assert cauchy(fitted, 0.5).sum() <= cauchy(np.linalg.norm(errors, axis=1), 0.5).sum()
+
+
+def test_points_that_run_away_go_back(refined):
+    _, before, model = refined()
+    behind, beside, better = sorted(model.points3D)[:3]
+    centre = np.mean([image.projection_center() for image in model.images.values()], axis=0)
+    adjusted = {point_id: np.array(point.xyz) for point_id, point in model.points3D.items()}
+    model.points3D[behind].xyz = 2 * centre - adjusted[behind]
+    model.points3D[beside].xyz = adjusted[beside] + 0.2 * np.linalg.norm(adjusted[beside] - centre)
+    before.points3D[better].xyz = 2 * centre - adjusted[better]
+    assert restore_points(before, model) == 2
+    for point_id, point in model.points3D.items():
+        expected = before.points3D[point_id].xyz if point_id in (behind, beside) else adjusted[point_id]
+        np.testing.assert_array_equal(point.xyz, expected)
