@@ -175,7 +175,11 @@ def _measure(
     residual = np.linalg.norm(seen - observations.xy, axis=1)
     # Detectors that scatter by pixels are off by as much before the first round.
     gate = max(_GATE, 4 * float(np.nanmedian(residual)) + 1) if first else _GATE
-    limits = SurfaceLimits(max_shift=max(3.0, gate), extent_deviation=_EXTENT_DEVIATION)
+    limits = SurfaceLimits(
+        max_shift=max(3.0, gate),
+        extent_deviation=_EXTENT_DEVIATION,
+        num_threads=features.num_threads,
+    )
     planes = np.zeros((len(points), 3)) if normals is None else planes_from_normals(surfaces, normals)
     fits, shifts = align_surfaces(
         surfaces, planes, residual < gate, SHIFT_SUPPORTS, limits, images, features, progress
@@ -215,8 +219,9 @@ def _complete(
     candidates = find_candidates(
         measured.surfaces, measured.planes, measured.points, measured.accepted, poses
     )
+    limits = replace(COMPLETION_LIMITS, num_threads=features.num_threads)
     shifts = measure_surfaces(
-        candidates, measured.planes, [COMPLETION_SUPPORT], COMPLETION_LIMITS, images, features, progress
+        candidates, measured.planes, [COMPLETION_SUPPORT], limits, images, features, progress
     )
     added = []
     for row in np.flatnonzero(shifts.status == Status.MOVED).tolist():
