@@ -181,7 +181,7 @@ def refine_model(
                 interpolation,
                 min_track_length=adjustment.min_track_length,
                 keep_observations=options.keep_observations,
-                num_threads=ceres.num_threads,
+                num_threads=features.num_threads,
                 progress=progress,
             )
     database = None

@@ -129,15 +129,13 @@ def baseline(model: pycolmap.Reconstruction) -> float:
     """
     frames = sorted({image.frame_id for image in model.images.values() if image.has_pose})
     row_of = {frame_id: row for row, frame_id in enumerate(frames)}
-    seen_from, point_index = [], []
-    for index, point in enumerate(model.points3D.values()):
-        for image_id in {element.image_id for element in point.track.elements}:
-            if model.images[image_id].has_pose:
-                seen_from.append(row_of[model.images[image_id].frame_id])
-                point_index.append(index)
-    shape = (len(frames), model.num_points3D())
-    sees = csr_matrix((np.ones(len(seen_from)), (seen_from, point_index)), shape)
-    sees.data[:] = 1  # points that two sensors of a frame see
+    observations = read_observations(model, 1)
+    seen_from = np.empty(len(observations.image_ids), np.int64)
+    for image_id, members in observations.by_image.items():
+        seen_from[members] = row_of[model.images[image_id].frame_id]
+    shape = (len(frames), len(observations.point_ids))
+    sees = csr_matrix((np.ones(len(seen_from)), (seen_from, observations.point_index)), shape)
+    sees.data[:] = 1  # points that two sensors of a frame see, or an image twice
     shared = (sees @ sees.T).tolil()
     centres = frame_centres(model, frames)
     distances = []

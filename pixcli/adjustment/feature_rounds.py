@@ -116,7 +116,7 @@ def adjust_by_features(
                     levels[index],
                     interpolation,
                     rows=rows,
-                    num_threads=ceres.num_threads,
+                    num_threads=features.num_threads,
                     poll=update,
                 )
             references.append(found)

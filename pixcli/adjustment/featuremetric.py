@@ -113,9 +113,7 @@ def _add_costs(
         problem.add_reprojections(observations.xy, geometric_loss)
         return
     if options.strategy == "costmaps":
-        maps = compute_cost_maps(
-            observations, *level, interpolation, rows=rows, num_threads=ceres.num_threads
-        )
+        maps = compute_cost_maps(observations, *level, interpolation, rows=rows)
         problem.add_cost_maps(maps, *level, loss, rows=rows)
     elif options.strategy == "patch_warp":
         warps, facing = _warps(reconstruction, observations, *level, rows, options.regularize_source)

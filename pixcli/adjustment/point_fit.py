@@ -86,7 +86,7 @@ def _fit_linearised(
         now = residual + np.einsum("nij,nj->ni", slope, step[observations.point_index])
         weight = 1 / (1 + np.square(now / scale).sum(axis=1))
         weighted = slope * weight[:, None, None]
-        matrix = np.add.reduceat(np.einsum("nki,nkj->nij", weighted, slope), begins)
+        matrix = np.add.reduceat(weighted.transpose(0, 2, 1) @ slope, begins)
         vector = np.add.reduceat(np.einsum("nki,nk->ni", weighted, now), begins)
         damping = _DAMPING * np.trace(matrix, axis1=1, axis2=2) + 1e-30
         step -= np.linalg.solve(matrix + damping[:, None, None] * identity, vector[..., None])[..., 0]

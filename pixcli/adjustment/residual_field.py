@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import pycolmap
 from numpy.typing import NDArray
-from scipy.stats import chi2
+from scipy.special import chdtrc
 
 from pixcli.adjustment.observations import Observations, reprojection_errors
 
@@ -125,7 +125,7 @@ def _field(
     mean[~known], error[~known] = np.nan, np.nan
     # Fitted cameras have taken up part of the field: with the full degrees of freedom, the test is cautious.
     statistic = float(np.square(mean[known] / error[known]).sum())
-    p_value = float(chi2.sf(statistic, 2 * known.sum())) if known.any() else 1.0
+    p_value = float(chdtrc(2 * known.sum(), statistic)) if known.any() else 1.0
     excess = (np.square(mean[known]) - np.square(error[known])).sum(axis=1)
     systematic = float(np.sqrt(max(np.average(excess, weights=count[known]), 0))) if known.any() else 0.0
     name = camera.model.name

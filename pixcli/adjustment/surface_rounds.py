@@ -175,7 +175,11 @@ def _measure(
     residual = np.linalg.norm(seen - observations.xy, axis=1)
     # Detectors that scatter by pixels are off by as much before the first round.
     gate = max(_GATE, 4 * float(np.nanmedian(residual)) + 1) if first else _GATE
-    limits = SurfaceLimits(max_shift=max(3.0, gate), extent_deviation=_EXTENT_DEVIATION)
+    limits = SurfaceLimits(
+        max_shift=max(3.0, gate),
+        extent_deviation=_EXTENT_DEVIATION,
+        num_threads=features.num_threads,
+    )
     planes = np.zeros((len(points), 3)) if normals is None else planes_from_normals(surfaces, normals)
     fits, shifts = align_surfaces(
         surfaces, planes, residual < gate, SHIFT_SUPPORTS, limits, images, features, progress
@@ -185,11 +189,14 @@ def _measure(
     accepted &= np.bincount(surfaces.point[accepted], minlength=len(points))[surfaces.point] >= 2
     for image_id, members in observations.by_image.items():
         points2D = model.images[image_id].points2D
-        for row in members[accepted[members]].tolist():
-            points2D[int(observations.keypoints[row])].xy = shifts.xy[row]
+        moved = members[accepted[members]]
+        for place, xy in zip(observations.keypoints[moved].tolist(), shifts.xy[moved], strict=True):
+            points2D[place].xy = xy
     refined = points_of(surfaces, points, fits.planes)
-    for row in np.flatnonzero(fits.accepted).tolist():
-        model.points3D[int(observations.point_ids[row])].xyz = refined[row]
+    points3D = model.points3D
+    fitted = observations.point_ids[fits.accepted].tolist()
+    for point_id, xyz in zip(fitted, refined[fits.accepted], strict=True):
+        points3D[point_id].xyz = xyz
     normals = np.where(fits.accepted[:, None], normals_of(surfaces, fits.planes), np.nan)
     return _Measured(surfaces, fits.planes, points, accepted, shifts, normals)
 
@@ -215,15 +222,18 @@ def _complete(
     candidates = find_candidates(
         measured.surfaces, measured.planes, measured.points, measured.accepted, poses
     )
+    limits = replace(COMPLETION_LIMITS, num_threads=features.num_threads)
     shifts = measure_surfaces(
-        candidates, measured.planes, [COMPLETION_SUPPORT], COMPLETION_LIMITS, images, features, progress
+        candidates, measured.planes, [COMPLETION_SUPPORT], limits, images, features, progress
     )
     added = []
-    for row in np.flatnonzero(shifts.status == Status.MOVED).tolist():
-        image = model.images[image_ids[int(candidates.image[candidates.pair_view[row]])]]
-        point_id = int(observations.point_ids[candidates.point[row]])
+    found = shifts.status == Status.MOVED
+    of_image = np.array(image_ids)[candidates.image[candidates.pair_view[found]]].tolist()
+    of_point = observations.point_ids[candidates.point[found]].tolist()
+    for image_id, point_id, xy in zip(of_image, of_point, shifts.xy[found], strict=True):
+        image = model.images[image_id]
         place = image.num_points2D()
-        image.points2D.append(pycolmap.Point2D(shifts.xy[row]))
+        image.points2D.append(pycolmap.Point2D(xy))
         model.add_observation(point_id, pycolmap.TrackElement(image.image_id, place))
         added.append((image.image_id, place))
     return added

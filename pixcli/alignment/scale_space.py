@@ -129,4 +129,4 @@ def box_items(
         rows = slice(int(ptr[index]), int(ptr[index + 1]))
         return [(cut_boxes(pixels, boxes, rows)[:, None], boxes.corner[rows], scales[rows])]
 
-    return ImageItems(images, contents, make, features)
+    return ImageItems(images, contents, make, features, concurrent=True)

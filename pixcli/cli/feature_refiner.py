@@ -1,7 +1,7 @@
 """pixcli feature_refiner"""
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -11,7 +11,7 @@ from pixcli.alignment.result import Status
 from pixcli.cli.params import command
 from pixcli.cli.progress import print_table
 from pixcli.errors import UserError
-from pixcli.io.files import check_writable
+from pixcli.io.files import check_distinct, check_writable
 from pixcli.io.report import write_report
 from pixcli.options import (
     CommonOptions,
@@ -51,9 +51,16 @@ def feature_refiner(
     Instead of a database, hloc's --features_path and --matches_path may be given, and --pairs_path to select
     pairs: then the output is a file of features like the given one, with other positions.
     """
-    taken = {"--database_path": database_path or features_path, "--output_path": output_path}
-    taken["--DenseFeatures.cache_path"] = Path(features.cache_path) if features.use_cache else None
-    _check_distinct({**taken, "--covariance_path": covariance_path, "--report_path": report_path})
+    check_distinct(
+        {"--database_path": database_path or features_path},
+        {
+            "--output_path": output_path,
+            "--DenseFeatures.cache_path": Path(features.cache_path) if features.use_cache else None,
+            "--covariance_path": covariance_path,
+            "--report_path": report_path,
+        },
+        in_place={"--output_path": "--database_path"},
+    )
     if report_path is not None:
         check_writable(report_path)
     refine = _refine_what(database_path, features_path, matches_path, pairs_path)
@@ -93,16 +100,6 @@ def _refine_what(
             "--features_path and --matches_path"
         )
     return partial(refine_features, features_path, matches_path, pairs_path)
-
-
-def _check_distinct(paths: Mapping[str, Path | None]) -> None:
-    """Raises UserError before one file would replace another; that of the output by the input has its own."""
-    taken: dict[Path, str] = {}
-    for option, path in paths.items():
-        if path is not None:
-            first = taken.setdefault(path.resolve(), option)
-            if first != option != "--output_path":
-                raise UserError(f"{path} is {first} already: give another {option}")
 
 
 def _print_summary(refinement: Refinement) -> None:

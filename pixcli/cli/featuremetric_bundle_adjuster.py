@@ -12,7 +12,7 @@ from pixcli.alignment.result import Status
 from pixcli.cli.params import command
 from pixcli.cli.progress import print_table
 from pixcli.errors import UserError
-from pixcli.io.files import check_writable
+from pixcli.io.files import check_distinct, check_writable
 from pixcli.io.report import write_figure, write_report
 from pixcli.options import (
     BundleAdjustmentCeresOptions,
@@ -64,6 +64,28 @@ def featuremetric_bundle_adjuster(
         raise UserError(
             f"{report_path} is the name of a picture, which is drawn beside the report: name a .json file"
         )
+    check_distinct(
+        {
+            "--input_path": input_path,
+            "--image_path": image_path,
+            "--database_path": database_path,
+            "--constant_image_list_path": constant_image_list_path,
+            "--constant_camera_list_path": constant_camera_list_path,
+            "--constant_rig_list_path": constant_rig_list_path,
+            "--constant_point_list_path": constant_point_list_path,
+        },
+        {
+            "--output_path": output_path,
+            "--output_database_path": output_database_path,
+            "--DenseFeatures.cache_path": Path(features.cache_path) if features.use_cache else None,
+            "--references_path": references_path,
+            "--write_normals_path": write_normals_path,
+            "--covariance_path": covariance_path,
+            "--report_path": report_path,
+            "--report_path, whose picture this is": figure_path,
+        },
+        in_place={"--output_path": "--input_path", "--output_database_path": "--database_path"},
+    )
     for path in (report_path, figure_path, write_normals_path, covariance_path, references_path):
         if path is not None:
             check_writable(path)

@@ -71,6 +71,8 @@ class ImageItems:
     color: bool = False
     max_edge: int = 0
     """Longer images are reduced to it; 0: none."""
+    concurrent: bool = False
+    """make() runs for several images at a time, on the threads that decode."""
 
     @property
     def cache(self) -> Path | None:
@@ -92,19 +94,24 @@ class ImageItems:
         """The complete store: what a cache has of it, and the rest made now."""
         store = open_store(self.cache, self.contents, self._hash_of, overwrite=self.options.overwrite_cache)
         try:
-            missing = store.missing
+            missing, threads = store.missing, self._num_decoders
             with progress.phase("features", len(missing)) as update:
-                decoded = ahead(self._decode, missing, self._num_decoders)
-                for done, (index, (image, digest)) in enumerate(zip(missing, decoded, strict=True)):
-                    if self._is_used(index):
-                        store.write(index, digest, self.make(index, image))
-                    else:
-                        store.write(index, digest, [])
+                if self.concurrent:
+                    made = ahead(lambda index: self._made(index, self._decode(index)), missing, threads)
+                else:
+                    decoded = zip(missing, ahead(self._decode, missing, threads), strict=True)
+                    made = (self._made(index, image) for index, image in decoded)
+                for done, (index, (items, digest)) in enumerate(zip(missing, made, strict=True)):
+                    store.write(index, digest, items)
                     update(done + 1)
         except BaseException:
             store.close()
             raise
         return store
+
+    def _made(self, index: int, decoded: tuple[NDArray[np.float32], str]) -> tuple[list[Items], str]:
+        image, digest = decoded
+        return self.make(index, image) if self._is_used(index) else [], digest
 
     def _decode(self, index: int) -> tuple[NDArray[np.float32], str]:
         if not self._is_used(index):

@@ -2,7 +2,7 @@
 
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -40,6 +40,22 @@ def sync(path: Path) -> None:
 def same_file(first: Path, second: Path) -> bool:
     """Whether two paths lead to one file that exists."""
     return first.exists() and second.exists() and first.samefile(second)
+
+
+def check_distinct(
+    inputs: Mapping[str, Path | None], outputs: Mapping[str, Path | None], *, in_place: Mapping[str, str]
+) -> None:
+    """Raises UserError before one file would replace another; paths are given by their options.
+
+    Args:
+        in_place: outputs that may be this input; whether they may be now, has a check of its own.
+    """
+    taken = {path.resolve(): option for option, path in inputs.items() if path is not None}
+    for option, path in outputs.items():
+        if path is not None:
+            first = taken.setdefault(path.resolve(), option)
+            if first not in (option, in_place.get(option)):
+                raise UserError(f"{path} is {first} already: give another {option}")
 
 
 def check_writable(path: Path) -> None:

@@ -15,6 +15,7 @@ from pixcli.errors import UserError
 from pixcli.io.files import replacing, sync
 
 _FILES = ("cameras", "frames", "images", "points3D", "rigs")
+_MARGIN = 1.0  # pixels; detectors place keypoints slightly beyond the border of an image
 
 
 def read_model(
@@ -207,35 +208,46 @@ def _check(model: pycolmap.Reconstruction, path: Path, needs_points: bool) -> No
 
 def _check_tracks(model: pycolmap.Reconstruction, path: Path) -> None:
     """Points and images must name each other, and observations lie in their images."""
-    point_of = {}
+    seen: list[npt.NDArray[np.int64]] = [np.empty((0, 3), np.int64)]  # image, row, point
     for image_id, image in model.images.items():
-        points2D = image.points2D
-        point_of[image_id] = [point.point3D_id for point in points2D]
-        rows = [row for row, point in enumerate(points2D) if point.has_point3D()]
-        xy = np.array([points2D[row].xy for row in rows]).reshape(-1, 2)
+        points2D = image.get_observation_points2D()
+        rows = np.array(image.get_observation_point2D_idxs(), np.int64)
+        ids = np.array([point.point3D_id for point in points2D], np.int64)
+        seen.append(np.stack([np.full(len(rows), image_id), rows, ids], 1))
+        xy = np.array([point.xy for point in points2D]).reshape(-1, 2)
         size = image.camera.width, image.camera.height
-        outside = ~((xy >= 0) & (xy <= size)).all(1)
+        outside = ~((xy >= -_MARGIN) & (xy <= np.add(size, _MARGIN))).all(1)
         if outside.any():
             k = int(np.argmax(outside))
             raise UserError(
                 f"{path}: 2D point {rows[k]} of image {image.name} lies at ({xy[k, 0]:g}, {xy[k, 1]:g}), "
                 f"outside of its {size[0]}x{size[1]} pixels: the camera is not that of the image"
             )
-    count = 0
-    for point_id, point in model.points3D.items():
-        for element in point.track.elements:
-            rows_of = point_of.get(element.image_id, [])
-            if element.point2D_idx >= len(rows_of) or rows_of[element.point2D_idx] != point_id:
-                raise UserError(
-                    f"{path} is inconsistent: point {point_id} is observed as row {element.point2D_idx} of "
-                    f"image {element.image_id}, which knows nothing of it; map again"
-                )
-            count += 1
-    observed = sum(int(image.num_points3D) for image in model.images.values())
-    if observed != count:
+    elements = [
+        (element.image_id, element.point2D_idx, point_id)
+        for point_id, point in model.points3D.items()
+        for element in point.track.elements
+    ]
+    observed, tracked = np.concatenate(seen), np.array(elements, np.int64).reshape(-1, 3)
+    observed = observed[np.argsort(_keys(observed))]
+    place = np.searchsorted(_keys(observed), _keys(tracked)).clip(0, max(len(observed) - 1, 0))
+    unknown = (observed[place] != tracked).any(1) if len(observed) else np.ones(len(tracked), bool)
+    if unknown.any():
+        image_id, row, point_id = tracked[np.argmax(unknown)].tolist()
         raise UserError(
-            f"{path} is inconsistent: its images have {observed} observations, its points {count}; map again"
+            f"{path} is inconsistent: point {point_id} is observed as row {row} of image {image_id}, which "
+            "knows nothing of it; map again"
         )
+    if len(observed) != len(tracked):
+        raise UserError(
+            f"{path} is inconsistent: its images have {len(observed)} observations, its points "
+            f"{len(tracked)}; map again"
+        )
+
+
+def _keys(observations: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """(n,) a number for each image and row, of (n, 3) image, row and point."""
+    return (observations[:, 0] << 32) | observations[:, 1]
 
 
 def _one_line(error: Exception) -> str:

@@ -51,7 +51,10 @@ class BundleAdjustmentCeresOptions(OptionGroup):
     loss_function_scale: float = option(1.0, "Scale of that loss, in pixels.", minimum=1e-9)
     use_inner_iterations: bool = option(False, "Refine the points again after every step.")
     num_threads: int = option(
-        -1, "Threads; -1: all cores. With more than one, Ceres rounds the last digits by chance.", minimum=-1
+        1,
+        "Threads of the solver; -1: all cores. With more than one, chance decides in which order it adds up, "
+        "and the last digits of two runs differ.",
+        minimum=-1,
     )
     max_num_images_direct_dense_cpu_solver: int = option(
         50, "Up to this many images, the linear solver is direct and dense.", minimum=0

@@ -50,7 +50,9 @@ class DenseFeaturesOptions(OptionGroup):
     )
     device: Literal["auto", "cpu", "cuda"] = option("auto", "Where a learned model runs.")
     gpu_index: int = option(-1, "Which GPU; -1: any.", minimum=-1)
-    num_threads: int = option(-1, "Threads of the extraction; -1: all cores.", minimum=-1)
+    num_threads: int = option(
+        -1, "Threads of the extraction, and of what measures in the images; -1: all cores.", minimum=-1
+    )
     max_edge: int = option(1600, "Longest side over which images are scaled down, in pixels.", minimum=16)
     resize: Literal["lanczos", "bicubic", "bilinear", "area"] = option("lanczos", "How they are scaled down.")
     fast_image_load: bool = option(False, "Let the JPEG decoder scale down: faster, less exact.")

@@ -17,17 +17,13 @@ GROUP = "--FeaturemetricBundleAdjustment"
 
 @pytest.fixture
 def refine(small_scene, mapped: Path, tmp_path: Path):
-    """Runs the command on the small scene with fixed intrinsics; the model goes to the folder `output`.
-
-    On one thread: with more of them, solving rounds differently each time.
-    """
+    """Runs the command on the small scene with fixed intrinsics; the model goes to the folder `output`."""
 
     def run(*more: object, output: Path = tmp_path / "out") -> int:
         paths = {"input_path": mapped, "output_path": output, "image_path": small_scene.path / "images"}
         fixed = [f"--BundleAdjustment.refine_{name}=0" for name in ("focal_length", "extra_params")]
         given = [str(word) for name, path in paths.items() for word in (f"--{name}", path)]
-        threads = "--BundleAdjustmentCeres.num_threads=1"
-        return main(["featuremetric_bundle_adjuster", *given, *fixed, threads, *map(str, more)])
+        return main(["featuremetric_bundle_adjuster", *given, *fixed, *map(str, more)])
 
     return run
 

@@ -102,6 +102,20 @@ def test_the_other_strategies_run(small_scene, mapped: Path, tmp_path: Path, str
     assert center_errors(small_scene.truth, after).max() < 0.05
 
 
+@pytest.mark.parametrize("strategy", ["surface", "feature_reference", "costmaps", "patch_warp", "geometric"])
+def test_runs_with_one_thread_and_with_two_give_the_same_bytes(
+    small_scene, mapped: Path, tmp_path: Path, strategy: str
+) -> None:
+    more = ["--FeaturemetricBundleAdjustment.strategy", strategy, "--DenseFeatures.model", "dsift"]
+    if strategy == "surface":
+        more = ["--FeaturemetricBundleAdjustment.write_completed", "model"]
+    for threads in (1, 2):
+        threads_option = ["--DenseFeatures.num_threads", threads]
+        assert run(mapped, tmp_path / str(threads), small_scene.path / "images", *more, *threads_option) == 0
+    for name in FILES:
+        assert (tmp_path / "1" / name).read_bytes() == (tmp_path / "2" / name).read_bytes()
+
+
 def test_constant_images_keep_their_poses(small_scene, mapped: Path, tmp_path: Path) -> None:
     before = pycolmap.Reconstruction(mapped)
     held = sorted(image.name for image in before.images.values())[:2]

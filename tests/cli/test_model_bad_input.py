@@ -108,6 +108,7 @@ MODELS = {
         move_observation((500.0, 20.0)),
         "lies at (500, 20), outside of its 400x300 pixels",
     ),
+    "beyond the border": (move_observation((20.0, -1.01)), "lies at (20, -1.01), outside"),
     "nowhere": (move_observation((np.nan, 20.0)), "lies at (nan, 20), outside"),
     "pose": (turn_nan("pose"), "the pose of image 0000.jpg is not finite"),
     "point": (turn_nan("point"), "is not finite"),
@@ -137,6 +138,46 @@ def test_single_points_of_one_observation_stay_as_they_are(model_workplace) -> N
     point_id = min(before.point3D_ids())
     np.testing.assert_array_equal(after.points3D[point_id].xyz, before.points3D[point_id].xyz)
     assert after.points3D[point_id].track.length() == 1
+
+
+@pytest.mark.parametrize("xy", [(20.0, -0.05), (400.95, 20.0)])
+def test_detectors_may_go_slightly_beyond_the_border(model_workplace, xy: tuple[float, float]) -> None:
+    model_workplace.change(move_observation(xy))
+    model_workplace.refine(f"{GROUP}.rounds", 1)
+
+
+def test_outputs_that_would_replace_an_input_or_each_other(model_workplace) -> None:
+    work, list_path = model_workplace, model_workplace.temporary / "list.txt"
+    list_path.write_text("0000.jpg")
+    one = work.temporary / "one"
+    database = ("--database_path", work.database)
+    for options, taken, option in (
+        (("--report_path", one, "--covariance_path", one), "--covariance_path", "--report_path"),
+        (
+            ("--references_path", one, "--write_normals_path", one),
+            "--references_path",
+            "--write_normals_path",
+        ),
+        ((*database, "--covariance_path", work.database), "--database_path", "--covariance_path"),
+        (
+            (*database, "--output_database_path", one, "--report_path", work.temporary / "." / "one"),
+            "--output_database_path",
+            "--report_path",
+        ),
+        (
+            ("--constant_image_list_path", list_path, "--write_normals_path", list_path),
+            "--constant_image_list_path",
+            "--write_normals_path",
+        ),
+        (
+            ("--report_path", work.temporary / "r.json", "--covariance_path", work.temporary / "r.png"),
+            "--covariance_path",
+            "--report_path, whose picture this is",
+        ),
+    ):
+        work.assert_refused(*options, expected=(f"is {taken} already", f"another {option}"))
+    assert list_path.read_text() == "0000.jpg"
+    assert not one.exists()
 
 
 @pytest.mark.parametrize("options", [(), GEOMETRIC])
