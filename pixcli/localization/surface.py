@@ -17,7 +17,7 @@ from pixcli.adjustment.surface import SurfaceLimits
 from pixcli.localization.first_pose import FirstPose, Matches
 from pixcli.localization.guard import objection
 from pixcli.localization.map import LocalizationMap
-from pixcli.localization.measurement import QueryPixels, measure_points
+from pixcli.localization.measurement import QueryPixels, align_points, measure_points
 from pixcli.localization.pose import RefinedIntrinsics, Sensor, Sightings, project, refine_pose
 from pixcli.localization.result import Step
 from pixcli.options import LocalizationOptions
@@ -118,20 +118,32 @@ class _Refinement:
         for view, sensor, inliers in zip(self._views, first.sensors, first.inliers, strict=True):
             xy, pose = np.array(view.matches.xy), sensor.cam_from_rig * first.rig_from_world
             at = np.flatnonzero(inliers & (view.rows >= 0))
-            at = at[self._map.has_surface[view.rows[at]]]
             observation, near = self._map.nearest_to(view.rows[at], sensor.camera, pose)
             at, observation = at[near], observation[near]
-            rows = view.rows[at]
-            accepted, sighted = measure_points(
-                self._map, rows, observation, sensor.camera, pose, view.pixels, limits, xy[at]
-            )
-            measured = at[accepted]
-            xy[measured] = sighted.xy
+            has_surface = self._map.has_surface[view.rows[at]]
+            left, parts = np.ones(len(at), bool), []
+            for measure, tried in ((measure_points, has_surface), (align_points, left)):
+                asked = np.flatnonzero(tried)
+                some = at[asked]
+                accepted, sighted = measure(
+                    self._map,
+                    view.rows[some],
+                    observation[asked],
+                    sensor.camera,
+                    pose,
+                    view.pixels,
+                    limits,
+                    view.matches.xy[some],
+                )
+                xy[some[accepted]] = sighted.xy
+                left[asked[accepted]] = False
+                parts.append(sighted)
+            measured = at[~left]
             raw = np.array(inliers)
             raw[measured] = False
             covariance = np.tile([first.deviation**2, 0, first.deviation**2], (int(raw.sum()), 1))
             kept = Sightings(view.matches.points[raw], xy[raw], covariance)
-            sightings.append(_joined(sighted, kept))
+            sightings.append(_joined(*parts, kept))
             keypoints.append(xy)
             num_measured += len(measured)
         self._state = replace(self._state, keypoints=keypoints)
@@ -202,11 +214,11 @@ class _Refinement:
         return time.perf_counter() - sum(view.pixels.seconds for view in self._views)
 
 
-def _joined(a: Sightings, b: Sightings) -> Sightings:
+def _joined(*parts: Sightings) -> Sightings:
     return Sightings(
-        np.concatenate([a.points, b.points]),
-        np.concatenate([a.xy, b.xy]),
-        np.concatenate([a.covariance, b.covariance]),
+        np.concatenate([part.points for part in parts]),
+        np.concatenate([part.xy for part in parts]),
+        np.concatenate([part.covariance for part in parts]),
     )
 
 
