@@ -51,11 +51,15 @@ class QueryPixels:
         self._levels = {0: pixels}
         self._done: dict[int, npt.NDArray[np.bool_]] = {}
 
-    def cut(self, boxes: Boxes) -> tuple[npt.NDArray[np.uint8], Int64]:
-        """The 8-bit samples of boxes, one behind the other, and where each starts."""
+    def cut(self, boxes: Boxes, room: int = 0) -> tuple[npt.NDArray[np.uint8], Int64]:
+        """The 8-bit samples of boxes, one behind the other, and where each starts.
+
+        Args:
+            room: for so many samples more, behind them.
+        """
         start = np.concatenate([[0], np.cumsum(boxes.shape.prod(1, dtype=np.int64))])
         box = np.concatenate([boxes.corner, boxes.shape[:, ::-1]], 1)
-        samples = np.empty(start[-1], np.uint8)
+        samples = np.empty(start[-1] + room, np.uint8)
         for level in np.unique(boxes.level).tolist():
             rows = np.flatnonzero((boxes.level == level) & (boxes.shape[:, 0] > 0))
             if len(rows):
@@ -72,6 +76,8 @@ class QueryPixels:
             self._levels[level] = np.empty(shape, np.float32)
             self._done[level] = np.zeros([-(-edge // _TILE) for edge in shape], bool)
         samples, done = self._levels[level], self._done[level]
+        if done.all():
+            return samples
         needed = np.zeros_like(done)
         first, last = box[:, :2] // _TILE, (box[:, :2] + box[:, 2:] - 1) // _TILE
         for rows in (first[:, 1], last[:, 1]):  # no box is larger than a tile
@@ -238,19 +244,20 @@ def _pair(
     extent += max_shift + pitch_of(level)[:, None]
     centre = np.where(np.isfinite(ratio)[:, None], xy, np.nan)
     boxes = boxes_between(centre - extent, centre + extent, level, pixels.size)
-    samples, starts = pixels.cut(boxes)
-    templates, template_starts, template_boxes = _templates(known, observation, chosen)
+    edges = template_sizes(references.levels)[chosen]
+    samples, starts = pixels.cut(boxes, int((edges**2).sum()))
+    template_starts = starts[-1] + _copy_templates(known, observation, chosen, samples[starts[-1] :])
     return _Pairs(
         surfaces,
         planes,
         views,
         affine,
-        np.concatenate([samples, templates]),
-        np.concatenate([starts[:-1], starts[-1] + template_starts, [len(samples) + len(templates)]]),
+        samples,
+        np.concatenate([starts[:-1], template_starts, [len(samples)]]),
         Boxes(
-            np.concatenate([boxes.level, template_boxes.level]),
-            np.concatenate([boxes.corner, template_boxes.corner]),
-            np.concatenate([boxes.shape, template_boxes.shape]),
+            np.concatenate([boxes.level, levels[chosen].astype(np.int32)]),
+            np.concatenate([boxes.corner, references.corner[observation, chosen]]),
+            np.concatenate([boxes.shape, np.repeat(edges[:, None], 2, 1)]),
         ),
         query,
         reference,
@@ -267,24 +274,16 @@ def _own_covariance(known: LocalizationMap, rows: Int64, views: Views) -> Float6
     return np.stack([own[:, 0, 0] + alike, own[:, 0, 1], own[:, 1, 1] + alike], 1)
 
 
-def _templates(
-    known: LocalizationMap, observation: Int64, chosen: Int64
-) -> tuple[npt.NDArray[np.uint8], Int64, Boxes]:
-    """Samples of each observation's template on its chosen level, where they start, and their boxes."""
-    references = known.references
-    edges = template_sizes(references.levels)
-    first = np.concatenate([[0], np.cumsum(edges**2)])
-    starts, parts, end = np.empty(len(chosen), np.int64), [], 0
-    for index in np.unique(chosen).tolist():
+def _copy_templates(
+    known: LocalizationMap, observation: Int64, chosen: Int64, samples: npt.NDArray[np.uint8]
+) -> Int64:
+    """Put each observation's template of its chosen level into samples; where it starts there."""
+    sizes = template_sizes(known.references.levels) ** 2
+    starts, end, first = np.empty(len(chosen), np.int64), 0, 0
+    for index, size in enumerate(sizes.tolist()):
         rows = np.flatnonzero(chosen == index)
-        part = references.template[observation[rows], first[index] : first[index + 1]]
-        starts[rows] = end + np.arange(len(rows)) * part.shape[1]
-        parts.append(part.ravel())
-        end += part.size
-    samples = np.concatenate([np.empty(0, np.uint8), *parts])
-    boxes = Boxes(
-        np.array(references.levels, np.int32)[chosen],
-        references.corner[observation, chosen],
-        np.repeat(edges[chosen][:, None], 2, 1),
-    )
-    return samples, starts, boxes
+        starts[rows] = end + size * np.arange(len(rows))
+        part = samples[end : end + size * len(rows)].reshape(len(rows), size)
+        part[:] = known.references.template[observation[rows], first : first + size]
+        end, first = end + part.size, first + size
+    return starts

@@ -27,7 +27,7 @@ Int64 = npt.NDArray[np.int64]
 Bool = npt.NDArray[np.bool_]
 
 _MATCH_LIMITS = SurfaceLimits(min_correlation=0.8, max_shift=3.0, num_threads=1)
-_POINT_LIMITS = SurfaceLimits(min_correlation=0.9, max_shift=2.0, max_deviation=0.25, num_threads=1)
+POINT_LIMITS = SurfaceLimits(min_correlation=0.9, max_shift=2.0, max_deviation=0.25, num_threads=1)
 _MAX_POINT_DEVIATION = 0.1  # pixels; points that their own views disagree on more are not asked for
 _MATCH_SCALES = (5.0, 5.0)  # standard deviations, of the losses
 _POINT_SCALES = (50.0, 20.0)  # wide: acceptance is strict, and cameras may not quite fit
@@ -161,7 +161,7 @@ class _Refinement:
             pose = sensor.cam_from_rig * state.rig_from_world
             rows, observation = self._map.visible(sensor.camera, pose, seen, max_points, _MAX_POINT_DEVIATION)
             _, sighted = measure_points(
-                self._map, rows, observation, sensor.camera, pose, view.pixels, _POINT_LIMITS
+                self._map, rows, observation, sensor.camera, pose, view.pixels, POINT_LIMITS
             )
             sightings.append(sighted)
         num_measured = sum(len(part.xy) for part in sightings)
