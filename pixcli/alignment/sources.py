@@ -20,7 +20,7 @@ Int32 = NDArray[np.int32]
 
 # The perspective part of a warp is about the sine of the angle between two views over the focal length; this
 # is its standard deviation times the longer side of the image.
-_PERSPECTIVE = 0.35
+PERSPECTIVE = 0.35
 
 
 @dataclass(frozen=True)
@@ -145,7 +145,7 @@ class GreySource:
             template_patch=templates.patch,
             template_xy=templates.xy,
             template_spacing=templates.spacing,
-            perspective_deviation=_PERSPECTIVE / templates.image_edge,
+            perspective_deviation=PERSPECTIVE / templates.image_edge,
             job_ptr=templates.job_ptr,
             job_patch=templates.job_patch,
             starts=starts,

@@ -17,7 +17,7 @@ from pixcli.adjustment.surface import SurfaceLimits
 from pixcli.localization.first_pose import FirstPose, Matches
 from pixcli.localization.guard import objection
 from pixcli.localization.map import LocalizationMap
-from pixcli.localization.measurement import QueryPixels, measure_points
+from pixcli.localization.measurement import QueryPixels, align_points, measure_points
 from pixcli.localization.pose import RefinedIntrinsics, Sensor, Sightings, project, refine_pose
 from pixcli.localization.result import Step
 from pixcli.options import LocalizationOptions
@@ -27,7 +27,7 @@ Int64 = npt.NDArray[np.int64]
 Bool = npt.NDArray[np.bool_]
 
 _MATCH_LIMITS = SurfaceLimits(min_correlation=0.8, max_shift=3.0, num_threads=1)
-_POINT_LIMITS = SurfaceLimits(min_correlation=0.9, max_shift=2.0, max_deviation=0.25, num_threads=1)
+POINT_LIMITS = SurfaceLimits(min_correlation=0.9, max_shift=2.0, max_deviation=0.25, num_threads=1)
 _MAX_POINT_DEVIATION = 0.1  # pixels; points that their own views disagree on more are not asked for
 _MATCH_SCALES = (5.0, 5.0)  # standard deviations, of the losses
 _POINT_SCALES = (50.0, 20.0)  # wide: acceptance is strict, and cameras may not quite fit
@@ -118,20 +118,32 @@ class _Refinement:
         for view, sensor, inliers in zip(self._views, first.sensors, first.inliers, strict=True):
             xy, pose = np.array(view.matches.xy), sensor.cam_from_rig * first.rig_from_world
             at = np.flatnonzero(inliers & (view.rows >= 0))
-            at = at[self._map.has_surface[view.rows[at]]]
             observation, near = self._map.nearest_to(view.rows[at], sensor.camera, pose)
             at, observation = at[near], observation[near]
-            rows = view.rows[at]
-            accepted, sighted = measure_points(
-                self._map, rows, observation, sensor.camera, pose, view.pixels, limits, xy[at]
-            )
-            measured = at[accepted]
-            xy[measured] = sighted.xy
+            has_surface = self._map.has_surface[view.rows[at]]
+            left, parts = np.ones(len(at), bool), []
+            for measure, tried in ((measure_points, has_surface), (align_points, left)):
+                asked = np.flatnonzero(tried)
+                some = at[asked]
+                accepted, sighted = measure(
+                    self._map,
+                    view.rows[some],
+                    observation[asked],
+                    sensor.camera,
+                    pose,
+                    view.pixels,
+                    limits,
+                    view.matches.xy[some],
+                )
+                xy[some[accepted]] = sighted.xy
+                left[asked[accepted]] = False
+                parts.append(sighted)
+            measured = at[~left]
             raw = np.array(inliers)
             raw[measured] = False
             covariance = np.tile([first.deviation**2, 0, first.deviation**2], (int(raw.sum()), 1))
             kept = Sightings(view.matches.points[raw], xy[raw], covariance)
-            sightings.append(_joined(sighted, kept))
+            sightings.append(_joined(*parts, kept))
             keypoints.append(xy)
             num_measured += len(measured)
         self._state = replace(self._state, keypoints=keypoints)
@@ -149,7 +161,7 @@ class _Refinement:
             pose = sensor.cam_from_rig * state.rig_from_world
             rows, observation = self._map.visible(sensor.camera, pose, seen, max_points, _MAX_POINT_DEVIATION)
             _, sighted = measure_points(
-                self._map, rows, observation, sensor.camera, pose, view.pixels, _POINT_LIMITS
+                self._map, rows, observation, sensor.camera, pose, view.pixels, POINT_LIMITS
             )
             sightings.append(sighted)
         num_measured = sum(len(part.xy) for part in sightings)
@@ -202,11 +214,11 @@ class _Refinement:
         return time.perf_counter() - sum(view.pixels.seconds for view in self._views)
 
 
-def _joined(a: Sightings, b: Sightings) -> Sightings:
+def _joined(*parts: Sightings) -> Sightings:
     return Sightings(
-        np.concatenate([a.points, b.points]),
-        np.concatenate([a.xy, b.xy]),
-        np.concatenate([a.covariance, b.covariance]),
+        np.concatenate([part.points for part in parts]),
+        np.concatenate([part.xy for part in parts]),
+        np.concatenate([part.covariance for part in parts]),
     )
 
 

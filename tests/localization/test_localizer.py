@@ -3,6 +3,7 @@
 from concurrent.futures import ThreadPoolExecutor
 from copy import deepcopy
 
+import h5py
 import numpy as np
 import pytest
 from PIL import Image
@@ -49,6 +50,25 @@ def test_matches_alone_are_measured(left_out):
     assert np.median(after) < 0.8 * np.median(before)
     step = next(step for step in result.steps if step.name == "matches")
     assert step.cost_after < step.cost_before
+
+
+def test_points_without_a_surface_are_aligned(left_out, tmp_path):
+    """By six parameters, from a plane that faces the reference's camera."""
+    path = tmp_path / "references.h5"
+    path.write_bytes(left_out.references.read_bytes())
+    with h5py.File(path, "r+") as file:
+        file["normal"][...] = np.nan
+    localizer = QueryLocalizer(left_out.model, references=path)
+    result = left_out.localize(localizer)
+    assert [step.name for step in result.steps if step.measurements] == ["matches"]
+    given = left_out.keypoints[left_out.point2D_idxs]
+    moved = (result.keypoints != given).any(1)
+    assert moved.mean() > 0.7
+    points = np.array([left_out.model.points3D[i].xyz for i in left_out.point3D_ids])
+    truth = left_out.camera.img_from_cam(left_out.truth * points)
+    before, after = (np.linalg.norm(xy - truth, axis=1)[moved] for xy in (given, result.keypoints))
+    assert np.median(after) < 0.85 * np.median(before)
+    assert left_out.position_error(result.cam_from_world) < 0.7 * left_out.position_error(left_out.first)
 
 
 def test_covariance_is_of_the_size_of_the_error(left_out):
