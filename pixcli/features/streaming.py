@@ -7,7 +7,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from os import cpu_count
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -96,22 +96,23 @@ class ImageItems:
         try:
             missing, threads = store.missing, self._num_decoders
             with progress.phase("features", len(missing)) as update:
-                if self.concurrent:
-                    made = ahead(lambda index: self._made(index, self._decode(index)), missing, threads)
-                else:
-                    decoded = zip(missing, ahead(self._decode, missing, threads), strict=True)
-                    made = (self._made(index, image) for index, image in decoded)
-                for done, (index, (items, digest)) in enumerate(zip(missing, made, strict=True)):
-                    store.write(index, digest, items)
+                work = self._decode_and_make if self.concurrent else self._decode
+                results: Iterator[tuple[Any, str]] = ahead(work, missing, threads)
+                for done, (index, (result, digest)) in enumerate(zip(missing, results, strict=True)):
+                    # Made here, items are gone before those of the next image are made.
+                    store.write(index, digest, result if self.concurrent else self._made(index, result))
                     update(done + 1)
         except BaseException:
             store.close()
             raise
         return store
 
-    def _made(self, index: int, decoded: tuple[NDArray[np.float32], str]) -> tuple[list[Items], str]:
-        image, digest = decoded
-        return self.make(index, image) if self._is_used(index) else [], digest
+    def _made(self, index: int, image: NDArray[np.float32]) -> list[Items]:
+        return self.make(index, image) if self._is_used(index) else []
+
+    def _decode_and_make(self, index: int) -> tuple[list[Items], str]:
+        image, digest = self._decode(index)
+        return self._made(index, image), digest
 
     def _decode(self, index: int) -> tuple[NDArray[np.float32], str]:
         if not self._is_used(index):
