@@ -7,6 +7,7 @@ here: structure and query then have the same biases, which cancel in the query's
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -17,18 +18,20 @@ from pixcli.adjustment.observations import read_observations
 from pixcli.adjustment.planes import Float64, Int32, Surfaces, normals_of
 from pixcli.adjustment.surface import Support, SurfaceLimits, align_surfaces
 from pixcli.adjustment.surface_rounds import points_of_model, surfaces_of
-from pixcli.alignment.scale_space import Boxes, box_items, pitch_of, step_of
+from pixcli.alignment.scale_space import Boxes
+from pixcli.alignment.sources import Source, source_of
 from pixcli.features.streaming import ImageFile
-from pixcli.io.surface_references import SurfaceReferences, write_surface_references
+from pixcli.io.surface_references import SurfaceReferences, Templates, write_surface_references
 from pixcli.options import DenseFeaturesOptions
 from pixcli.progress import Progress
 
 MEASURED_SUPPORT: Support = (5, 1.0)
 """Of structure and queries alike: see above."""
-REFERENCE_LEVELS = (0, 2, 4)
-"""Of the scale space, for queries up to twice as coarse as a reference."""
+_SPACINGS = np.array([1, np.sqrt(2), 2])
+"""Of nodes, for queries up to twice as coarse as a reference, in steps of the support."""
 
-_MAX_TEMPLATES = 200_000  # in memory at a time: some 200 MB
+_PART_BYTES = 200_000_000  # of templates in memory at a time
+_SAMPLE_BYTES = 16  # of usual features, about
 _GATE = 2.0  # pixels; observations further from their point take no part in its surface
 _SCALES = (1.0, 0.25, 0.1)  # pixels; of the Cauchy losses that points are found with, one after the other
 _ITERATIONS = 4
@@ -50,8 +53,7 @@ def make_surface_references(
     Args:
         images: the registered images, by ascending id.
     """
-    # Queries are measured on intensities, so points are too.
-    features = replace(features, model="image", model_path="", color=False, use_cache=False)
+    features = replace(features, use_cache=False)
     observations = read_observations(model)
     points = points_of_model(model, observations)
     surfaces = surfaces_of(model, observations, points, images)
@@ -68,15 +70,16 @@ def make_surface_references(
     points, covariance, residual = triangulate(surfaces, points, xy, used)
     agree = used & (residual < np.where(found, _INLIER, gate)[point])
     views = surfaces_of(model, observations, points, images).views
-    corner = _corners(views)
-    agree &= _inside(corner, surfaces.image_size[surfaces.image])
+    sources = [source_of(model, images, features) for model in features.models]
+    templates = [_templates(source, views, surfaces.image) for source in sources]
+    for source, own in zip(sources, templates, strict=True):
+        agree &= _inside(source, own, surfaces.image_size[surfaces.image])
     agree &= (np.bincount(point[agree], minlength=len(points)) >= 2)[point]
     count = np.bincount(point[agree], minlength=len(points))
     kept = count > 0
-    corner = corner[agree]
+    templates = [Templates(**{k: v[agree] for k, v in vars(own).items()}) for own in templates]
     deviation = _deviations(point[agree], residual[agree], len(points))
     references = SurfaceReferences(
-        levels=REFERENCE_LEVELS,
         point_id=observations.point_ids[kept],
         point=points[kept],
         normal=np.where(found[:, None], normals_of(surfaces, fits.planes), np.nan)[kept],
@@ -85,11 +88,14 @@ def make_surface_references(
         ptr=np.concatenate([[0], np.cumsum(count[kept])]),
         image_id=observations.image_ids[agree].astype(np.int32),
         view=views[agree],
-        corner=corner,
-        template=np.empty((0, int(sum(template_sizes(REFERENCE_LEVELS) ** 2))), np.uint8),
+        templates=tuple(templates),
+        made_with=tuple(source.identity for source in sources),
     )
-    templates = _templates(corner, surfaces.image[agree], images, features, progress)
-    write_surface_references(path, references, templates)
+    samples = [
+        _samples(source, own, surfaces.image[agree], progress)
+        for source, own in zip(sources, templates, strict=True)
+    ]
+    write_surface_references(path, references, samples)
 
 
 def triangulate(
@@ -119,51 +125,55 @@ def triangulate(
     return points + move, np.linalg.inv(h), np.where(used, np.linalg.norm(left, axis=1), np.inf)
 
 
-def template_sizes(levels: Sequence[int]) -> Int32:
-    """Samples along a side of the square template of each level."""
-    reach = 2 * MEASURED_SUPPORT[0] * step_of(levels) / pitch_of(levels)
+def template_edges(source: Source, level: npt.ArrayLike) -> Int32:
+    """Samples along a side of the square templates of levels; the same for each of a column of Templates."""
+    support = source.support(*MEASURED_SUPPORT)
+    level = np.asarray(level, np.int32)
+    reach = 2 * support.radius * source.spacing_of(support, level) / source.pitch_of(level)
     return np.asarray(np.ceil(reach - 1e-9) + 4, np.int32)
 
 
-def _corners(views: Views) -> Int32:
-    """(n, levels, 2) first samples of the templates around where views see their points."""
-    levels = np.array(REFERENCE_LEVELS)
-    low = _seen(views)[:, None] - (MEASURED_SUPPORT[0] * step_of(levels))[:, None]
+def _templates(source: Source, views: Views, image: Int32) -> Templates:
+    """Where the templates of views lie; without their samples."""
+    support = source.support(*MEASURED_SUPPORT)
+    wanted = np.tile(support.step * _SPACINGS, len(views))
+    level = source.level_of(support, wanted, np.repeat(image, len(_SPACINGS))).reshape(len(views), -1)
+    low = _seen(views)[:, None] - (support.radius * source.spacing_of(support, level))[:, :, None]
     with np.errstate(invalid="ignore"):
-        corner = np.floor(low / pitch_of(levels)[:, None] - 0.5) - 1
-    return np.asarray(np.nan_to_num(corner, nan=-1), np.int32)
+        corner = np.floor(low / source.pitch_of(level)[:, :, None] - 0.5) - 1
+    corner = np.nan_to_num(corner, nan=-1).astype(np.int32)
+    none = np.empty((len(views), 0, 0), np.float32)
+    return Templates(level.astype(np.int32), corner, none, none)
 
 
-def _inside(corner: Int32, image_size: Float64) -> Bool:
+def _inside(source: Source, templates: Templates, image_size: Float64) -> Bool:
     """(n,) whether the templates of all levels are within the image."""
-    levels = np.array(REFERENCE_LEVELS)
-    limit = np.floor(image_size[:, None] / pitch_of(levels)[:, None])
-    beyond = corner + template_sizes(REFERENCE_LEVELS)[:, None]
+    level, corner = templates.level, templates.corner
+    limit = np.floor(image_size[:, None] / source.pitch_of(level)[:, :, None])
+    beyond = corner + template_edges(source, level)[:, :, None]
     return np.asarray(((corner >= 0) & (beyond <= limit)).all((1, 2)))
 
 
-def _templates(
-    corner: Int32,
-    image: Int32,
-    images: Sequence[ImageFile],
-    features: DenseFeaturesOptions,
-    progress: Progress,
-) -> Iterator[npt.NDArray[np.uint8]]:
-    """The templates (rows, S) of all observations, in parts."""
-    count = len(REFERENCE_LEVELS)
-    level = np.array(REFERENCE_LEVELS, np.int32)
-    shape = np.repeat(template_sizes(REFERENCE_LEVELS)[:, None], 2, 1)
-    for start in range(0, len(corner), _MAX_TEMPLATES):
-        rows = slice(start, start + _MAX_TEMPLATES)
-        order = np.argsort(image[rows], kind="stable")
-        n = len(order)
-        boxes = Boxes(np.tile(level, n), corner[rows][order].reshape(-1, 2), np.tile(shape, (n, 1)))
-        store = box_items(boxes, np.repeat(image[rows][order], count), images, features).fill(progress)
+def _samples(
+    source: Source, templates: Templates, image: Int32, progress: Progress
+) -> Iterator[tuple[npt.NDArray[Any], npt.NDArray[np.float32]]]:
+    """The samples (rows, S) or (rows, S, C) of all templates and their gains, in parts."""
+    output, count = source.support(*MEASURED_SUPPORT).output, templates.level.shape[1]
+    edges = template_edges(source, templates.level)
+    step = max(_PART_BYTES // (_SAMPLE_BYTES * int((edges[:1].astype(int) ** 2).sum() or 1)), 1)
+    for start in range(0, len(image), step):
+        order = np.argsort(image[start : start + step], kind="stable")
+        rows, n = start + order, len(order)
+        level, shape = templates.level[rows].ravel(), np.repeat(edges[rows].reshape(-1, 1), 2, 1)
+        boxes = Boxes(level, templates.corner[rows].reshape(-1, 2), shape, source.pitch_of(level))
+        store = source.items(boxes, np.repeat(image[rows], count)).fill(progress)
         store.close()
-        samples = store.flat(0)[0].reshape(n, -1)
-        part = np.empty_like(samples)
-        part[order] = samples
-        yield part
+        arrays = source.arrays(store, boxes, output)
+        samples = arrays["buffer"].reshape(n, -1, *arrays["buffer"].shape[1:])
+        gains = arrays.get("gains")
+        gains = np.empty((n, 0, 0), np.float32) if gains is None else gains.reshape(n, count, -1)
+        back = np.argsort(order)
+        yield samples[back], gains[back]
 
 
 def _seen(views: Views) -> Float64:

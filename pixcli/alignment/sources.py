@@ -1,6 +1,7 @@
 """What keypoints are aligned on: the scale space of the grey image, or the maps of a feature model."""
 
 from collections.abc import Sequence
+from copy import copy
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -81,10 +82,28 @@ class Source(Protocol):
         """The boxes of an output as native loops take them."""
         ...
 
+    def of_images(self, images: Sequence[ImageFile]) -> "Source":
+        """The same maps of other images."""
+        ...
+
+    @property
+    def color(self) -> bool:
+        """Whether maps are made of RGB."""
+        ...
+
+    @property
+    def comparison(self) -> str | None:
+        """How features are compared; None: maps are grey."""
+        ...
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What decides the maps, ready for JSON."""
+        ...
+
     def align(
         self,
-        store: PatchStore,
-        boxes: Boxes,
+        arrays: dict[str, Any],
         support: Support,
         templates: Templates,
         starts: Float64,
@@ -98,6 +117,12 @@ class GreySource:
     """The scale space of the grey image, as pixcli.alignment.scale_space makes it."""
 
     name = "image"
+    color = False
+    comparison = None
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        return {"model": self.name}
 
     def __init__(
         self,
@@ -124,6 +149,11 @@ class GreySource:
     def support(self, radius: int, step: float) -> Support:
         return Support(radius, step)
 
+    def of_images(self, images: Sequence[ImageFile]) -> "GreySource":
+        other = copy(self)
+        other._images = images
+        return other
+
     def arrays(self, store: PatchStore, boxes: Boxes, output: int) -> dict[str, Any]:
         samples, starts = store.flat(0)
         size = np.ascontiguousarray(boxes.shape[:, ::-1])
@@ -131,15 +161,14 @@ class GreySource:
 
     def align(
         self,
-        store: PatchStore,
-        boxes: Boxes,
+        arrays: dict[str, Any],
         support: Support,
         templates: Templates,
         starts: Float64,
         **limits: Any,
     ) -> NDArray[Any]:
         return _core.align_patches(
-            **self.arrays(store, boxes, 0),
+            **arrays,
             radius=support.radius,
             window=self._window,
             template_patch=templates.patch,
@@ -190,6 +219,23 @@ class FeatureSource:
     def support(self, radius: int, step: float) -> Support:
         return Support(radius, max(2 * step, self._pitches[-1]), len(self._pitches) - 1)
 
+    def of_images(self, images: Sequence[ImageFile]) -> "FeatureSource":
+        other = copy(self)
+        other._extractor = self._extractor.of_images(images)
+        return other
+
+    @property
+    def color(self) -> bool:
+        return self._extractor.color
+
+    @property
+    def comparison(self) -> str:
+        return self._extractor.comparison
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        return self._extractor.identity
+
     def arrays(self, store: PatchStore, boxes: Boxes, output: int) -> dict[str, Any]:
         patches = store.boxes(output)
         return {
@@ -198,20 +244,19 @@ class FeatureSource:
             "size": np.ascontiguousarray(patches.shapes[:, ::-1]),
             "origin": boxes.geometry,
             "gains": patches.gains,
-            "comparison": self._extractor.comparison,
+            "comparison": self.comparison,
         }
 
     def align(
         self,
-        store: PatchStore,
-        boxes: Boxes,
+        arrays: dict[str, Any],
         support: Support,
         templates: Templates,
         starts: Float64,
         **limits: Any,
     ) -> NDArray[Any]:
         return _core.align_features(
-            **self.arrays(store, boxes, support.output),
+            **arrays,
             radius=support.radius,
             window=self._window,
             template_patch=templates.patch,

@@ -172,8 +172,7 @@ class SupportAlignment:
             job_patch=target_patch[order],
         )
         aligned = self._source.align(
-            store,
-            self._boxes,
+            self._source.arrays(store, self._boxes, support.output),
             support,
             templates,
             candidates[order],

@@ -6,6 +6,8 @@ is made of its image reduced to the other's scale: a level numbers an output of 
 
 import hashlib
 from collections.abc import Iterator, Sequence
+from copy import copy
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,9 +34,19 @@ class BoxExtractor:
     """Makes boxes of the maps of all images; nothing is computed before its items are filled."""
 
     def __init__(self, images: Sequence[ImageFile], options: DenseFeaturesOptions) -> None:
-        self._images, self._options = images, options
+        self._options = options
         self._extractor = Extractor(options)
-        edge = np.array([max(file.size) for file in images]) / options.max_edge
+        self._take(images)
+
+    def of_images(self, images: Sequence[ImageFile]) -> "BoxExtractor":
+        """The same maps of other images."""
+        other = copy(self)
+        other._take(images)
+        return other
+
+    def _take(self, images: Sequence[ImageFile]) -> None:
+        self._images = images
+        edge = np.array([max(file.size) for file in images]) / self._options.max_edge
         # Larger images are reduced to max_edge: their finest levels are not used.
         self._least = np.ceil(LEVELS_PER_OCTAVE * np.log2(np.maximum(edge, 1))).astype(np.int32)
 
@@ -42,6 +54,16 @@ class BoxExtractor:
     def num_outputs(self) -> int:
         """Levels of the model at all scales of the pyramid, the widest basin first."""
         return len(self._extractor.outputs)
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What decides features, ready for JSON."""
+        return identity_of(self._extractor.model, self._options)
+
+    @property
+    def color(self) -> bool:
+        """Whether the model takes RGB."""
+        return self._extractor.model.color
 
     @property
     def comparison(self) -> str:
@@ -84,7 +106,7 @@ class BoxExtractor:
             sizes = np.where(own, shape, 0).astype(np.int32)
             layouts.append(LevelLayout(of.level.channels, self._extractor.dtype, sizes))
         names = [file.name for file in self._images]
-        options = {**identity_of(self._extractor.model, self._options), "patches": "boxes"}
+        options = {**self.identity, "patches": "boxes"}
         contents = Contents(options, names, ptr, digest.hexdigest(), layouts)
         scales = np.repeat(1 / self.pitch_of(level)[:, None], 2, 1)
 

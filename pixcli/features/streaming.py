@@ -107,6 +107,12 @@ class ImageItems:
             raise
         return store
 
+    def of_pixels(self, pixels: NDArray[np.float32]) -> PatchStore:
+        """The items of a single image whose pixels are there already, in memory."""
+        store = PatchStore(self.contents, None, [""])
+        store.write(0, "in memory", self.make(0, pixels))
+        return store
+
     def _made(self, index: int, image: NDArray[np.float32]) -> list[Items]:
         return self.make(index, image) if self._is_used(index) else []
 

@@ -21,8 +21,8 @@ from pixcli.localization.featuremetric import (
 )
 from pixcli.localization.first_pose import FirstPose, Matches, find_first_pose
 from pixcli.localization.map import LocalizationMap, make_map, read_map
-from pixcli.localization.measurement import QueryPixels
-from pixcli.localization.pixels import Pixels, read_pixels
+from pixcli.localization.measurement import query_images
+from pixcli.localization.pixels import Pixels
 from pixcli.localization.pose import RefinedIntrinsics, Sensor
 from pixcli.localization.result import LocalizationResult, Step, failed
 from pixcli.localization.surface import QueryView, SurfaceLocalization, localize_by_surfaces
@@ -86,7 +86,8 @@ class QueryLocalizer:
             references: file that featuremetric_bundle_adjuster or an earlier localization wrote, or the map
                 of another localizer of the same strategy.
             image_path: folder of the model's images; the references are made from them if none are given.
-            features: use_cache and cache_path keep references that are made.
+            features: the models whose maps queries are measured on; use_cache and cache_path keep
+                references that are made.
 
         Raises:
             UserError: the references cannot be read or made, or are of another model.
@@ -124,7 +125,7 @@ class QueryLocalizer:
                 progress,
             )
         elif references is not None:
-            self.map = read_map(reconstruction, references)
+            self.map = read_map(reconstruction, references, features)
         elif image_path is not None:
             self.map = make_map(reconstruction, image_path, features, progress)
         else:
@@ -217,13 +218,14 @@ class QueryLocalizer:
             steps += refined.steps
             return refined
         with _timed("image", steps):
-            pixels = [QueryPixels(read_pixels(query.image, query.camera)) for query in queries]
+            seen = [query_images(self.map, query.image, query.camera) for query in queries]
         views = [
             QueryView(part, self.map.rows_of(points), image)
-            for part, points, image in zip(matches, ids, pixels, strict=True)
+            for part, points, image in zip(matches, ids, seen, strict=True)
         ]
         refined = localize_by_surfaces(self.map, views, first, self.options, self._absolute_pose.max_error)
-        steps += [*refined.steps, Step("scale space", sum(image.seconds for image in pixels))]
+        seconds = sum(image.seconds for of_query in seen for image in of_query)
+        steps += [*refined.steps, Step("scale space", seconds)]
         return refined
 
 

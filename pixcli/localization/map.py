@@ -1,10 +1,12 @@
 """What the surface strategy knows of a model: its points as small planes, and what they look like."""
 
 import tempfile
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import zip_longest
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -13,9 +15,10 @@ import pycolmap
 from pixcli.adjustment.inputs import image_files
 from pixcli.adjustment.planes import determinant
 from pixcli.adjustment.surface_references import make_surface_references
+from pixcli.alignment.sources import Source, source_of
 from pixcli.errors import UserError
 from pixcli.io.surface_references import SurfaceReferences, read_surface_references
-from pixcli.options import DenseFeaturesOptions
+from pixcli.options import DenseFeaturesOptions, KeypointAdjustmentOptions
 from pixcli.progress import Progress
 
 Float64 = npt.NDArray[np.float64]
@@ -39,6 +42,8 @@ class LocalizationMap:
     references: SurfaceReferences
     source: Literal["file", "images"]
     """Whether they were read from a file, or made from the model's images."""
+    sources: tuple[Source, ...]
+    """What makes the maps that each model's templates are from."""
 
     @property
     def point_ids(self) -> Int64:
@@ -185,11 +190,24 @@ def _spread(xy: Float64, size: Float64, rank: Float64, max_points: int) -> Int64
     return np.sort(order[np.argsort(turn, kind="stable")[:max_points]])
 
 
-def read_map(reconstruction: pycolmap.Reconstruction, path: Path) -> LocalizationMap:
-    """The map of a model from its file of references; UserError if they are damaged or of another model."""
-    references = read_surface_references(path)
+def read_map(
+    reconstruction: pycolmap.Reconstruction, path: Path, features: DenseFeaturesOptions | None = None
+) -> LocalizationMap:
+    """The map of a model from its file of references.
+
+    Raises:
+        UserError: they are damaged, of another model, or of other features.
+    """
+    references, sources = read_surface_references(path), _sources(features or DenseFeaturesOptions())
+    for asked, found in zip_longest((source.identity for source in sources), references.made_with):
+        if asked != found:
+            raise UserError(
+                f"{path}: the references are of {_named(references.made_with)}, but those of "
+                f"{_named([source.identity for source in sources])} are asked for; set the options of "
+                "DenseFeatures as they were, or make the references again"
+            )
     _check_belongs(reconstruction, references, path)
-    return LocalizationMap(references, "file")
+    return LocalizationMap(references, "file", sources)
 
 
 def make_map(
@@ -202,20 +220,30 @@ def make_map(
 
     With features.use_cache its references are kept in cache_path, or are those that lie there already.
     """
+    files = image_files(reconstruction, image_path)
     if features.use_cache:
         path = Path(features.cache_path)
         if path.exists() and not features.overwrite_cache:
-            return read_map(reconstruction, path)
-        make_surface_references(
-            reconstruction, image_files(reconstruction, image_path), features, path, progress
-        )
-        return LocalizationMap(read_surface_references(path), "images")
+            return read_map(reconstruction, path, features)
+        make_surface_references(reconstruction, files, features, path, progress)
+        return LocalizationMap(read_surface_references(path), "images", _sources(features))
     with tempfile.TemporaryDirectory(prefix="pixcli-") as folder:
         path = Path(folder) / "references.h5"
-        make_surface_references(
-            reconstruction, image_files(reconstruction, image_path), features, path, progress
-        )
-        return LocalizationMap(read_surface_references(path), "images")  # mapped: it outlives its name
+        make_surface_references(reconstruction, files, features, path, progress)
+        # Mapped: it outlives its name.
+        return LocalizationMap(read_surface_references(path), "images", _sources(features))
+
+
+def _sources(features: DenseFeaturesOptions) -> tuple[Source, ...]:
+    return tuple(source_of(model, [], features, KeypointAdjustmentOptions()) for model in features.models)
+
+
+def _named(identities: Sequence[Mapping[str, Any]]) -> str:
+    """Models and their options, as one reads them."""
+    return " + ".join(
+        " ".join([str(one["model"]), *(f"{key}={value}" for key, value in one.items() if key != "model")])
+        for one in identities
+    )
 
 
 def _check_belongs(

@@ -17,7 +17,7 @@ from pixcli.adjustment.surface import SurfaceLimits
 from pixcli.localization.first_pose import FirstPose, Matches
 from pixcli.localization.guard import objection
 from pixcli.localization.map import LocalizationMap
-from pixcli.localization.measurement import QueryPixels, align_points, measure_points
+from pixcli.localization.measurement import QueryImage, align_points, measure_points
 from pixcli.localization.pose import RefinedIntrinsics, Sensor, Sightings, project, refine_pose
 from pixcli.localization.result import Step
 from pixcli.options import LocalizationOptions
@@ -44,7 +44,8 @@ class QueryView:
     matches: Matches
     rows: Int64
     """(m,) the points of the matches in the map, -1 where it has none."""
-    pixels: QueryPixels
+    images: Sequence[QueryImage]
+    """For each model of the map's chain."""
 
 
 @dataclass(frozen=True)
@@ -131,7 +132,7 @@ class _Refinement:
                     observation[asked],
                     sensor.camera,
                     pose,
-                    view.pixels,
+                    view.images,
                     limits,
                     view.matches.xy[some],
                 )
@@ -161,7 +162,7 @@ class _Refinement:
             pose = sensor.cam_from_rig * state.rig_from_world
             rows, observation = self._map.visible(sensor.camera, pose, seen, max_points, _MAX_POINT_DEVIATION)
             _, sighted = measure_points(
-                self._map, rows, observation, sensor.camera, pose, view.pixels, POINT_LIMITS
+                self._map, rows, observation, sensor.camera, pose, view.images, POINT_LIMITS
             )
             sightings.append(sighted)
         num_measured = sum(len(part.xy) for part in sightings)
@@ -211,7 +212,7 @@ class _Refinement:
 
     def _now(self) -> float:
         """Seconds, those aside that the scale space of the query took."""
-        return time.perf_counter() - sum(view.pixels.seconds for view in self._views)
+        return time.perf_counter() - sum(image.seconds for view in self._views for image in view.images)
 
 
 def _joined(*parts: Sightings) -> Sightings:

@@ -19,9 +19,8 @@ import pycolmap
 from accuracy import raw_baseline
 from common import CACHE, Bench, arguments, folder_from
 
-from pixcli.io.images import read_image
 from pixcli.localization.localizer import QueryLocalizer
-from pixcli.localization.measurement import QueryPixels, measure_points
+from pixcli.localization.measurement import measure_points, query_images
 from pixcli.localization.pose import difference
 from pixcli.localization.surface import POINT_LIMITS
 from pixcli.options import DenseFeaturesOptions, LocalizationOptions
@@ -137,10 +136,10 @@ def measure_times(bench: Bench, scene: Path, fold: Fold) -> None:
     known, camera, truth = localizer.map, fold.camera, fold.truth
     rows = known.rows_of(fold.point_ids)
     seen = rows[rows >= 0]
-    pixels = QueryPixels(read_image(scene / "images" / fold.name))
+    images = query_images(known, scene / "images" / fold.name, camera)
     for number, target in ((500, "<= 5"), (5000, "<= 40")):
         points, references = known.visible(camera, truth, seen, number, 0.1)
-        measure = partial(measure_points, known, points, references, camera, truth, pixels, POINT_LIMITS)
+        measure = partial(measure_points, known, points, references, camera, truth, images, POINT_LIMITS)
         measure()
         seconds = min(_cpu_time(measure) for _ in range(20))
         bench.row(f"{len(points)} points measured, the scale space aside, CPU", 1e3 * seconds, "ms", target)

@@ -31,7 +31,7 @@ def test_a_map_that_was_made_is_used_again(left_out, tmp_path):
     assert again.map.source == "file"
     assert path.read_bytes() == content
     unkept = QueryLocalizer(left_out.model, image_path=left_out.images)
-    assert np.array_equal(unkept.map.references.template, again.map.references.template)
+    assert np.array_equal(unkept.map.references.templates[0].sample, again.map.references.templates[0].sample)
 
 
 def test_references_are_near_the_true_surface(left_out):
