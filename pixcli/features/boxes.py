@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pixcli.errors import UserError
 from pixcli.features.extraction import identity_of
 from pixcli.features.patches import Extractor, by_tile
 from pixcli.features.resampling import resampled
@@ -34,6 +35,11 @@ class BoxExtractor:
     """Makes boxes of the maps of all images; nothing is computed before its items are filled."""
 
     def __init__(self, images: Sequence[ImageFile], options: DenseFeaturesOptions) -> None:
+        if options.dtype == "double":
+            raise UserError(
+                "DenseFeatures.dtype double: the affine and surface strategies compare half, float or int8; "
+                "float is more exact than what they measure"
+            )
         self._options = options
         self._extractor = Extractor(options)
         self._take(images)

@@ -59,3 +59,9 @@ def test_references_of_other_features_are_refused(left_out):
     features = DenseFeaturesOptions(model="image+compact")
     with pytest.raises(UserError, match=r"are of image, but those of image \+ compact .* are asked for"):
         QueryLocalizer(left_out.model, references=left_out.references, features=features)
+
+
+def test_doubles_are_refused(left_out):
+    features = DenseFeaturesOptions(model="gradients", dtype="double")
+    with pytest.raises(UserError, match="compare half, float or int8"):
+        QueryLocalizer(left_out.model, image_path=left_out.images, features=features)
