@@ -72,8 +72,11 @@ def make_surface_references(
     views = surfaces_of(model, observations, points, images).views
     sources = [source_of(model, images, features) for model in features.models]
     templates = [_templates(source, views, surfaces.image) for source in sources]
-    for source, own in zip(sources, templates, strict=True):
-        agree &= _inside(source, own, surfaces.image_size[surfaces.image])
+    image_size = surfaces.image_size[surfaces.image]
+    for k, source in enumerate(sources):
+        if k:  # of a chain: what the first model sees whole is not lost for what a later one does not
+            templates[k] = _moved_inside(source, templates[k], image_size)
+        agree &= _inside(source, templates[k], image_size)
     agree &= (np.bincount(point[agree], minlength=len(points)) >= 2)[point]
     count = np.bincount(point[agree], minlength=len(points))
     kept = count > 0
@@ -144,6 +147,14 @@ def _templates(source: Source, views: Views, image: Int32) -> Templates:
     corner = np.nan_to_num(corner, nan=-1).astype(np.int32)
     none = np.empty((len(views), 0, 0), np.float32)
     return Templates(level.astype(np.int32), corner, none, none)
+
+
+def _moved_inside(source: Source, templates: Templates, image_size: Float64) -> Templates:
+    """The templates moved to lie within the image: those that leave it then do not cover their support."""
+    level = templates.level
+    limit = np.floor(image_size[:, None] / source.pitch_of(level)[:, :, None])
+    last = np.maximum(limit - template_edges(source, level)[:, :, None], 0)
+    return replace(templates, corner=np.clip(templates.corner, 0, last).astype(np.int32))
 
 
 def _inside(source: Source, templates: Templates, image_size: Float64) -> Bool:

@@ -77,6 +77,8 @@ class Journal:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._file.close()
+        if kind is not None and not self.count:  # there is nothing to go on with
+            self._path.unlink(missing_ok=True)
 
     def append(self, contents: Mapping[str, Any], arrays: Mapping[str, npt.NDArray[Any]]) -> None:
         """Add a record; it is there whole or not at all, also if the process is killed."""

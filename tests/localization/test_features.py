@@ -53,6 +53,14 @@ def test_a_chain_measures_what_its_first_model_rejects(left_out, tmp_path):
         next(step for step in result.steps if step.name == "matches").measurements for result in (grey, chain)
     ]
     assert measured[1] > measured[0]
+    points = [
+        read_map(left_out.model, tmp_path / name, features).point_ids
+        for name, features in (
+            ("grey.h5", DenseFeaturesOptions()),
+            ("chain.h5", DenseFeaturesOptions(model="image+compact")),
+        )
+    ]
+    assert np.isin(*points).all()  # wider supports of later models cost no points
 
 
 def test_references_of_other_features_are_refused(left_out):
