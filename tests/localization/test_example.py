@@ -15,8 +15,8 @@ PAGE = Path(__file__).parents[2] / "docs" / "localization.md"
 def test_the_example_localizes(
     left_out, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (tmp_path / "sparse").mkdir()
-    left_out.model.write_binary(str(tmp_path / "sparse"))
+    (tmp_path / "refined").mkdir()
+    left_out.model.write_binary(str(tmp_path / "refined"))
     (tmp_path / "images").symlink_to(left_out.images)
     (tmp_path / "query.jpg").symlink_to(left_out.images / left_out.name)
     np.savetxt(tmp_path / "camera.txt", left_out.camera.params)
@@ -30,5 +30,5 @@ def test_the_example_localizes(
     assert "points:" in capsys.readouterr().out
     result = names["result"]
     assert left_out.position_error(result.cam_from_world) < 0.6 * left_out.position_error(left_out.first)
-    again = QueryLocalizer(pycolmap.Reconstruction(tmp_path / "sparse"), references=tmp_path / "map.h5")
+    again = QueryLocalizer(pycolmap.Reconstruction(tmp_path / "refined"), references=tmp_path / "map.h5")
     assert again.map.source == "file"
