@@ -81,14 +81,10 @@ def projection_derivatives(
 def derivatives_by_point(camera: pycolmap.Camera, cam_from_world: pycolmap.Rigid3d, points: Array) -> Array:
     """(n, 2, 3) derivatives of the pixel by points (n, 3) of the world; NaN where these do not project."""
     step = 1e-5 * np.linalg.norm(np.asarray(cam_from_world * points), axis=1, keepdims=True)
-    derivatives = np.empty((len(points), 2, 3))
-    for axis in np.eye(3):
-        ahead, behind = (
-            camera.img_from_cam(np.asarray(cam_from_world * (points + sign * step * axis)))
-            for sign in (1, -1)
-        )
-        difference = ahead - behind
-        if camera.is_spherical():  # over the seam
-            difference[:, 0] -= camera.width * np.round(difference[:, 0] / camera.width)
-        derivatives[:, :, int(axis.argmax())] = difference / (2 * step)
-    return derivatives
+    offsets = np.stack([np.eye(3), -np.eye(3)])[:, :, None] * step
+    moved = np.asarray(cam_from_world * (points + offsets).reshape(-1, 3))
+    ahead, behind = np.asarray(camera.img_from_cam(moved), float).reshape(2, 3, len(points), 2)
+    difference = ahead - behind
+    if camera.is_spherical():  # over the seam
+        difference[..., 0] -= camera.width * np.round(difference[..., 0] / camera.width)
+    return np.ascontiguousarray((difference / (2 * step)).transpose(1, 2, 0))

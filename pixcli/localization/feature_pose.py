@@ -19,6 +19,7 @@ Evaluate = Callable[[Float64], Float64]
 _STEP = 1e-5  # of a parameter, that derivatives are taken over
 _PIXEL_STEP = 0.05  # that gradients by the pixel change over
 _LEAST_CURVATURE = 1e-9  # relative; with less the pose is no minimum of the cost as it is
+_SETTLED = 1e-4  # pixels that a last step moves projections by: features tell no less
 _MIN_FACTOR, _MAX_FACTOR = 1e-9, 1e6  # of the damping
 
 
@@ -71,12 +72,15 @@ def refine_costed_pose(
     h, gradients = _equations(jacobian, costs)
     factor = 1e-4
     for _ in range(max_iterations):
+        gradient = gradients.sum(axis=0)
         damped = h + factor * np.diag(np.diag(h))
         try:
-            step = -np.linalg.solve(damped, gradients.sum(axis=0))
+            step = -np.linalg.solve(damped, gradient)
         except np.linalg.LinAlgError:
             return None
-        if not -gradients.sum(axis=0) @ step - step @ h @ step / 2 > function_tolerance * now:
+        if not -gradient @ step - step @ h @ step / 2 > function_tolerance * now:
+            break
+        if np.sqrt(np.mean((jacobian @ step) ** 2)) < _SETTLED:
             break
         candidate = state.moved(step, intrinsics)
         candidate_costs = candidate.evaluate(observed)
@@ -90,7 +94,8 @@ def refine_costed_pose(
     covariance = _covariance(jacobian, state.curvature(observed), h, gradients)
     if covariance is None:
         return None
-    variance = np.einsum("nij,jk,nik->ni", jacobian, covariance, jacobian)
+    flat = jacobian.reshape(-1, len(covariance))
+    variance = ((flat @ covariance) * flat).sum(axis=1)
     return CostedPose(
         state.rig_from_world,
         state.sensors,
@@ -136,8 +141,11 @@ class _State:
             in_rig = np.asarray(self.rig_from_world * part.points).reshape(-1, 3)
             by_rig = derivatives_by_point(sensor.camera, sensor.cam_from_rig, in_rig)
             block = np.zeros((len(in_rig), 2, total))
-            # exp([w]) y is y + w x y: the derivative of b . (w x y) by w is y x b.
-            block[:, :, :3] = np.cross(in_rig[:, None], by_rig)
+            # exp([w]) y is y + w x y: the derivative of b . (w x y) by w is y x b, or bᵀ[-y].
+            x, y, z = -in_rig.T
+            zero = np.zeros_like(x)
+            across = np.array([[zero, -z, y], [z, zero, -x], [-y, x, zero]]).transpose(2, 0, 1)
+            block[:, :, :3] = by_rig @ across
             block[:, :, 3:6] = by_rig
             for column, index in enumerate(intrinsics.indices(sensor.camera), first):
                 ahead, behind, size = _varied(sensor, index)
@@ -179,9 +187,13 @@ def _total(costs: Float64) -> float:
 def _equations(jacobian: Float64, costs: Float64) -> tuple[Float64, Float64]:
     """The Hessian (k, k), and the gradient of each point (n, k)."""
     hessian = costs[:, [3, 4, 4, 5]].reshape(-1, 2, 2)
+    return _by_parameters(jacobian, hessian), (costs[:, None, 1:3] @ jacobian)[:, 0]
+
+
+def _by_parameters(jacobian: Float64, curvature: Float64) -> Float64:
+    """(k, k) sum of the curvatures (n, 2, 2) by the pixel."""
     flat = jacobian.reshape(-1, jacobian.shape[2])
-    h = flat.T @ (hessian @ jacobian).reshape(flat.shape)
-    return h, np.einsum("ni,nik->nk", costs[:, 1:3], jacobian)
+    return np.asarray(flat.T @ (curvature @ jacobian).reshape(flat.shape))
 
 
 def _covariance(jacobian: Float64, curvature: Float64, h: Float64, gradients: Float64) -> Float64 | None:
@@ -193,7 +205,7 @@ def _covariance(jacobian: Float64, curvature: Float64, h: Float64, gradients: Fl
     spare = count - len(h) / 2  # two equations a point
     if spare <= 0:
         return None
-    whole = np.einsum("nik,nij,njl->kl", jacobian, curvature, jacobian)
+    whole = _by_parameters(jacobian, curvature)
     if not np.linalg.eigvalsh(_scaled(whole, h)).min() > _LEAST_CURVATURE:
         whole = h
     try:

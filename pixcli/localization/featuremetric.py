@@ -3,7 +3,8 @@
 *Query keypoint adjustment*: each matched keypoint moves, inside its bound, to where its features agree with
 the reference of the point that it matches; then the pose is found from the moved keypoints. *Query bundle
 adjustment*: the pose, and on request intrinsics, move until the features at the points' projections agree
-with the references. Either is undone if the guard objects, or where it leaves the pose less certain.
+with the references. Either is undone if the guard objects, or where it leaves the pose less certain; the
+former also where the latter is.
 """
 
 import time
@@ -38,6 +39,8 @@ from pixcli.options import (
 Float64 = npt.NDArray[np.float64]
 Int64 = npt.NDArray[np.int64]
 Bool = npt.NDArray[np.bool_]
+
+_CERTAIN = 1e-3  # pixels that projections may deviate by: nothing misleads that much
 
 
 @dataclass(frozen=True)
@@ -85,7 +88,7 @@ def refine_by_features(
 ) -> FeatureLocalization:
     """Refine a first pose by keypoint adjustment and bundle adjustment."""
     query = _Query(known, views, options)
-    found = FeatureLocalization(
+    found = start = FeatureLocalization(
         first.rig_from_world,
         first.sensors,
         first.covariance,
@@ -109,7 +112,8 @@ def refine_by_features(
     elif options.bundle.apply:
         refined = _attempt("query bundle adjustment", query.adjust_bundle, query, found, first)
         steps.append(refined.step)
-        found = refined.found
+        # Features that do not agree on one pose together misled the keypoints one by one as well.
+        found = start if refined.objection else refined.found
         undone += [refined.objection] * bool(refined.objection)
     return replace(found, undone="; ".join(undone), steps=tuple(steps))
 
@@ -150,7 +154,7 @@ def _attempt(
         pose.cost_after,
     )
     reason = objection(first, refined, sum(int(mask.sum()) for mask in found.inliers))
-    if not reason and not pose.pixel_deviation <= deviation:
+    if not reason and not pose.pixel_deviation <= max(deviation, _CERTAIN):
         reason = f"left projections uncertain by {pose.pixel_deviation:.3f}, not {deviation:.3f} pixels"
     return _Attempt(before if reason else found, step, f"the {name} {reason}" if reason else "")
 

@@ -1,11 +1,11 @@
 """Localization of single queries, for users' own programs and for batches."""
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import NoReturn
+from typing import NoReturn, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -38,6 +38,8 @@ from pixcli.progress import Progress
 
 Float64 = npt.NDArray[np.float64]
 Int64 = npt.NDArray[np.int64]
+
+_Result = TypeVar("_Result")
 
 
 @dataclass(frozen=True)
@@ -85,7 +87,8 @@ class QueryLocalizer:
         Args:
             references: file that featuremetric_bundle_adjuster or an earlier localization wrote, or the map
                 of another localizer of the same strategy.
-            image_path: folder of the model's images; the references are made from them if none are given.
+            image_path: folder of the model's images; the references are made from them if none are given, and
+                kept in the file if there is none yet.
             features: the models whose maps queries are measured on; use_cache and cache_path keep
                 references that are made.
 
@@ -114,7 +117,10 @@ class QueryLocalizer:
             self.map = references
             return
         references = None if references is None else Path(references)
-        if self.options.strategy == "featuremetric":
+        surface = self.options.strategy == "surface"
+        if surface and references is not None and image_path is not None and not references.exists():
+            features, references = replace(features, use_cache=True, cache_path=str(references)), None
+        if not surface:
             self.map = open_feature_map(
                 reconstruction,
                 references,
@@ -152,13 +158,22 @@ class QueryLocalizer:
     def localize_rig(self, sensors: Sequence[SensorQuery]) -> list[LocalizationResult]:
         """Poses of the cameras of a rig, localized and refined as one. Never raises for a bad query.
 
-        Cameras without matches get their poses from the others.
+        Cameras without matches get their poses from the others. One whose image or intrinsics cannot be used
+        fails, and the others are localized without it.
         """
         steps: list[Step] = []
         try:
-            for sensor in sensors:
-                _check(sensor.camera)
+            _of_each(sensors, lambda sensor: _check(sensor.camera))
             return self._localize(sensors, steps)
+        except _UnusableSensorsError as error:
+            usable = [sensor for k, sensor in enumerate(sensors) if k not in error.reasons]
+            others = iter(self.localize_rig(usable) if usable else ())
+            return [
+                failed(error.reasons[k], sensor.camera, np.size(sensor.point3D_ids), steps)
+                if k in error.reasons
+                else next(others)
+                for k, sensor in enumerate(sensors)
+            ]
         except UserError as error:
             return [
                 failed(str(error), sensor.camera, np.size(sensor.point3D_ids), steps) for sensor in sensors
@@ -212,13 +227,15 @@ class QueryLocalizer:
         refined: SurfaceLocalization | FeatureLocalization
         if isinstance(self.map, FeatureMap):
             with _timed("image", steps):
-                images = [self.map.image(query.image, query.camera) for query in queries]
+                known = self.map
+                images = _of_each(queries, lambda query: known.image(query.image, query.camera))
             parts = [FeatureView(*part) for part in zip(matches, ids, images, strict=True)]
             refined = refine_by_features(self.map, parts, first, self._featuremetric)
             steps += refined.steps
             return refined
         with _timed("image", steps):
-            seen = [query_images(self.map, query.image, query.camera) for query in queries]
+            surface_map = self.map
+            seen = _of_each(queries, lambda query: query_images(surface_map, query.image, query.camera))
         views = [
             QueryView(part, self.map.rows_of(points), image)
             for part, points, image in zip(matches, ids, seen, strict=True)
@@ -227,6 +244,27 @@ class QueryLocalizer:
         seconds = sum(image.seconds for of_query in seen for image in of_query)
         steps += [*refined.steps, Step("scale space", seconds)]
         return refined
+
+
+class _UnusableSensorsError(UserError):
+    """Some of a query's sensors cannot take part; `reasons` has why, by their place among the sensors."""
+
+    def __init__(self, reasons: dict[int, str]) -> None:
+        super().__init__(next(iter(reasons.values())))
+        self.reasons = reasons
+
+
+def _of_each(queries: Sequence[SensorQuery], function: Callable[[SensorQuery], _Result]) -> list[_Result]:
+    """What a function gives of each; _UnusableSensorsError if that is a UserError for some."""
+    results, reasons = [], {}
+    for k, query in enumerate(queries):
+        try:
+            results.append(function(query))
+        except UserError as error:
+            reasons[k] = str(error)
+    if reasons:
+        raise _UnusableSensorsError(reasons)
+    return results
 
 
 @contextmanager

@@ -265,10 +265,10 @@ def test_results_are_named_as_benchmark_servers_want(own_scene, tmp_path):
     assert list(read_poses(out)) == ["left/1.jpg", "right/1.jpg"]
 
 
-@pytest.mark.parametrize("model_has_rig", [False, True])
-def test_images_of_a_rig_are_localized_as_one(own_scene, tmp_path, model_has_rig):
-    true = [own_scene.truth.find_image_with_name(name) for name in QUERIES]
-    with pycolmap.Database.open(own_scene.path / "database.db") as database:
+def make_rig(scene):
+    """Let the database say that one rig took both queries; the rig and its cameras."""
+    true = [scene.truth.find_image_with_name(name) for name in QUERIES]
+    with pycolmap.Database.open(scene.path / "database.db") as database:
         images = [database.read_image_with_name(name) for name in QUERIES]
         rig = pycolmap.Rig(rig_id=77)
         frame = pycolmap.Frame(frame_id=77)
@@ -288,13 +288,20 @@ def test_images_of_a_rig_are_localized_as_one(own_scene, tmp_path, model_has_rig
                 rig.add_sensor(camera.sensor_id, place)
             frame.add_data_id(pycolmap.data_t(camera.sensor_id, image.image_id))
         database.write_rig(rig, use_rig_id=True)
-    with sqlite3.connect(own_scene.path / "database.db") as connection:
+    with sqlite3.connect(scene.path / "database.db") as connection:
         for image in images:
             connection.execute("DELETE FROM frame_data WHERE data_id = ?", (image.image_id,))
             row = (image.camera_id, image.image_id)
             connection.execute("UPDATE images SET camera_id = ? WHERE image_id = ?", row)
-    with pycolmap.Database.open(own_scene.path / "database.db") as database:
+    with pycolmap.Database.open(scene.path / "database.db") as database:
         database.write_frame(frame, use_frame_id=True)
+    return rig, cameras
+
+
+@pytest.mark.parametrize("strategy", [[], FEATUREMETRIC], ids=["surface", "featuremetric"])
+@pytest.mark.parametrize("model_has_rig", [False, True])
+def test_images_of_a_rig_are_localized_as_one(own_scene, tmp_path, model_has_rig, strategy):
+    rig, cameras = make_rig(own_scene)
     if model_has_rig:
         model = pycolmap.Reconstruction(own_scene.path / "model")
         for camera in cameras:
@@ -302,8 +309,9 @@ def test_images_of_a_rig_are_localized_as_one(own_scene, tmp_path, model_has_rig
         model.add_rig(rig)
         model.write_binary(own_scene.path / "model")
     out = tmp_path / "out"
-    assert main(own_scene.colmap(out, *FEATUREMETRIC)) == 0
+    assert main(own_scene.colmap(out, *strategy)) == 0
     poses = [read_poses(out / "poses.txt")[name] for name in QUERIES]
+    true = [own_scene.truth.find_image_with_name(name) for name in QUERIES]
     expected = true[1].cam_from_world() * true[0].cam_from_world().inverse()
     np.testing.assert_allclose((poses[1] * poses[0].inverse()).matrix(), expected.matrix(), atol=1e-9)
     for name, pose in zip(QUERIES, poses, strict=True):
@@ -312,3 +320,51 @@ def test_images_of_a_rig_are_localized_as_one(own_scene, tmp_path, model_has_rig
     frames = {written.find_image_with_name(name).frame_id for name in QUERIES}
     assert len(frames) == (1 if model_has_rig else 2)
     assert all(written.find_image_with_name(name).num_points3D > 20 for name in QUERIES)
+
+
+@pytest.mark.parametrize("strategy", [[], FEATUREMETRIC], ids=["surface", "featuremetric"])
+def test_a_damaged_image_of_a_rig_leaves_the_others(own_scene, tmp_path, capsys, strategy):
+    make_rig(own_scene)
+    images = own_scene.path / "own"
+    shutil.copytree(own_scene.path / "images", images)
+    (images / QUERIES[1]).write_bytes((images / QUERIES[1]).read_bytes()[:5000])
+    report = tmp_path / "report.json"
+    more = ["--image_path", images, "--report_path", report, *strategy]
+    assert main(own_scene.colmap(tmp_path / "out", *more)) == 0, capsys.readouterr()
+    good, bad = json.loads(report.read_text())["queries"]
+    assert good["success"]
+    assert QUERIES[1] in bad["reason"]
+    poses = read_poses(tmp_path / "out" / "poses.txt")
+    assert list(poses) == [QUERIES[0]]
+    assert own_scene.centre_error(poses[QUERIES[0]], QUERIES[0]) < 0.01
+
+
+def test_references_of_surfaces_are_kept_where_they_are_named(query_scene, tmp_path, capsys):
+    references = tmp_path / "references.h5"
+    more = ["--references_path", references]
+    assert main(query_scene.hloc(tmp_path / "one.txt", *more)) == 0
+    assert references.is_file()
+    stamp = references.stat().st_mtime_ns
+    capsys.readouterr()
+    assert main(query_scene.hloc(tmp_path / "two.txt", *more)) == 0
+    assert "file" in capsys.readouterr().out
+    assert references.stat().st_mtime_ns == stamp
+    assert (tmp_path / "one.txt").read_bytes() == (tmp_path / "two.txt").read_bytes()
+
+
+@pytest.mark.parametrize("target_reference", ["robust_mean", "all_observations", "full"])
+def test_what_keypoints_are_compared_with(query_scene, tmp_path, target_reference):
+    more = ["--Localization.target_reference", target_reference, *FEATUREMETRIC]
+    assert main(query_scene.hloc(tmp_path / "results.txt", *more)) == 0
+    poses = read_poses(tmp_path / "results.txt")
+    assert all(query_scene.centre_error(poses[name], name) < 0.01 for name in QUERIES)
+
+
+def test_focal_lengths_of_a_query_list_are_known(query_scene, tmp_path):
+    poses = []
+    for estimate in "01":
+        out = tmp_path / f"{estimate}.txt"
+        more = ["--AbsolutePose.estimate_focal_length", estimate, *FEATUREMETRIC]
+        assert main(query_scene.hloc(out, *more)) == 0
+        poses.append(out.read_bytes())
+    assert poses[0] == poses[1]
