@@ -101,8 +101,10 @@ class ImageItems:
                 else:
                     decoded = zip(missing, ahead(self._decode, missing, threads), strict=True)
                     made = (self._made(index, image) for index, image in decoded)
-                for done, (index, (items, digest)) in enumerate(zip(missing, made, strict=True)):
+                for done, index in enumerate(missing):
+                    items, digest = next(made)
                     store.write(index, digest, items)
+                    del items  # before those of the next image are made
                     update(done + 1)
         except BaseException:
             store.close()
