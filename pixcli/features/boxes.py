@@ -17,7 +17,7 @@ from pixcli.features.extraction import identity_of
 from pixcli.features.patches import Extractor, by_tile
 from pixcli.features.resampling import resampled
 from pixcli.features.streaming import ImageFile, ImageItems
-from pixcli.features.tiling import Region, aligned, alignment_of, region_maps
+from pixcli.features.tiling import Region, aligned, alignment_of, maps_of_regions
 from pixcli.io.patch_store import Contents, Items, LevelLayout
 from pixcli.options import DenseFeaturesOptions
 
@@ -142,17 +142,19 @@ class BoxExtractor:
             height, width = scaled.shape[:2]
             stride = strides[output[rows]][:, None]
             low, high = corner[rows] * stride, (corner[rows] + shape[rows, ::-1]) * stride
-            for some in by_tile((low + high) / 2, (width, height), self._options.tile_size):
-                first, last = low[some].min(0), high[some].max(0)
-                bounds = Region(int(first[0]), int(first[1]), int(last[0]), int(last[1]))
-                region = aligned(bounds, height, width, alignment_of(model))
-                maps = [self._extractor.finished(values) for values in region_maps(model, scaled, region)]
+            groups = list(by_tile((low + high) / 2, (width, height), self._extractor.tile_size))
+            bounds = [Region(*low[some].min(0).tolist(), *high[some].max(0).tolist()) for some in groups]
+            regions = [aligned(bound, height, width, alignment_of(model)) for bound in bounds]
+            made = maps_of_regions(model, scaled, regions)
+            for some, region in zip(groups, regions, strict=True):
+                maps = [self._extractor.finished(values) for values in next(made)]
                 for row in rows[some]:
                     of = outputs[output[row]]
                     x, y = corner[row] - np.array([region.x0, region.y0]) // of.level.stride
                     rows_, columns = shape[row]
-                    box = maps[of.index][y : y + rows_, x : x + columns]
-                    data[output[row]][start[row] : start[row] + area[row]] = box.reshape(area[row], -1)
+                    box = maps[of.index][y : y + rows_, x : x + columns].reshape(area[row], -1)
+                    data[output[row]][start[row] : start[row] + area[row]] = box
+                del maps, box  # before the next are made
         return data
 
     def _by_image(self, level: Int32, used: NDArray[np.bool_]) -> Iterator[tuple[float, NDArray[np.int64]]]:

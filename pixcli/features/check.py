@@ -14,10 +14,8 @@ from pixcli.features.patches import Extractor
 from pixcli.features.tiling import alignment_of, region_maps, tiles
 from pixcli.options import DenseFeaturesOptions
 
-TOLERANCE = 1e-4
-"""Of tiles against the whole image, in units of the deviation of a level's values."""
 HALF_TOLERANCE = 1e-2
-"""Of what half precision loses, likewise."""
+"""Of what half precision loses, in units of the deviation of a level's values."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +62,7 @@ def check_model(options: DenseFeaturesOptions, size: tuple[int, int] = (1216, 83
             x, y = region.x0 // level.stride, region.y0 // level.stride
             there = values[y : y + part.shape[0], x : x + part.shape[1]]
             tiling = max(tiling, _difference(there, part) / deviation)
-    if tiling > TOLERANCE:
+    if tiling > model.tolerance:
         raise UserError(
             f"the model {name} gives other values on tiles than on the whole image (by {tiling:.2g} of their "
             f"deviation): a level's radius is larger than declared, or something in it sees the whole image"

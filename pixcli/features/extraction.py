@@ -26,7 +26,7 @@ _NEUTRAL = {"num_threads", "device", "gpu_index", "tile_size", "use_cache", "cac
 # Options that say how much of the features is kept, and in which precision.
 _KEEPING = {"sparse", "patch_size", "dtype"}
 # Options of the built-in models: they count where the model in use knows them.
-_OF_MODELS = {"color", "spatial_bin_size", "rootsift", "weights_path", "num_layers", "layers"}
+_OF_MODELS = {"color", "spatial_bin_size", "rootsift", "weights_path", "num_layers", "layers", "precision"}
 
 
 class Extraction:
@@ -174,7 +174,7 @@ class Extraction:
         width, height = max((file.size for file in self._images), key=lambda size: size[0] * size[1])
         reduced = self._extractor.scaled_size((width, height), 1.0)
         margin = 2 * halo(model) + options.patch_size * max(level.stride for level in model.levels)
-        columns, rows = (min(options.tile_size + margin, edge) for edge in reduced)
+        columns, rows = (min(self._extractor.tile_size + margin, edge) for edge in reduced)
         tile = sum(4 * level.channels * columns * rows // level.stride**2 for level in model.levels)
         stored = self._stored.contents
         items = sum(

@@ -18,7 +18,7 @@ The image may be a part of a larger one: what lies within a level's `radius` of 
 
 import importlib.util
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
@@ -57,6 +57,10 @@ class FeatureModel(ABC):
     """Whether forward gets RGB."""
     normalizable: bool = True
     """Whether --DenseFeatures.l2_normalize applies: not to intensities, nor to unit vectors."""
+    batched: bool = False
+    """Whether forward_all gains by images of one size."""
+    tolerance: float = 1e-4
+    """By how much tiles may differ from the whole image, in deviations of a level's values."""
 
     def __init__(self, options: Mapping[str, Any]) -> None:
         self.options = options
@@ -73,6 +77,10 @@ class FeatureModel(ABC):
 
         The image is float32 in 0..255, (H, W) grey or (H, W, 3) RGB.
         """
+
+    def forward_all(self, images: Iterable[NDArray[np.float32]]) -> Iterator[Sequence[ArrayLike]]:
+        """What forward makes of each image, in turn."""
+        return map(self.forward, images)
 
 
 def load_model(options: Any) -> FeatureModel:

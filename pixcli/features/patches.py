@@ -1,5 +1,6 @@
 """The patches, or the whole feature maps, of one image."""
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -10,10 +11,12 @@ from numpy.typing import NDArray
 
 from pixcli.errors import UserError
 from pixcli.features.model import FeatureModel, Level, load_model
-from pixcli.features.tiling import Region, aligned, alignment_of, region_maps, tiles
+from pixcli.features.tiling import Region, aligned, alignment_of, halo, maps_of_regions, tiles
 from pixcli.io.images import fit_size, resize_image
 from pixcli.io.patch_store import Items
 from pixcli.options import DenseFeaturesOptions
+
+_TILE_BYTES = 128e6  # of the maps of a tile; what makes them takes several times that
 
 _DTYPES = {"half": np.float16, "float": np.float32, "double": np.float64, "int8": np.int8}
 
@@ -44,6 +47,14 @@ class Extractor:
         outputs = [Output(scale, index, level) for scale in self.options.scales for index, level in levels]
         return sorted(outputs, key=lambda output: -(output.level.basin or output.level.stride) / output.scale)
 
+    @cached_property
+    def tile_size(self) -> int:
+        """Longest side of what is computed at a time: less than the option where a map of it would be large,
+        but no less than four halos."""
+        bytes_per_pixel = sum(4 * level.channels / level.stride**2 for level in self.model.levels)
+        edge = max(math.isqrt(int(_TILE_BYTES / bytes_per_pixel)), 4 * halo(self.model))
+        return min(self.options.tile_size, edge)
+
     def scaled_size(self, size: tuple[int, int], scale: float) -> tuple[int, int]:
         """The size in which the model sees an image."""
         return fit_size(size, self.options.max_edge, scale)
@@ -69,15 +80,18 @@ class Extractor:
         for scaled, members in self._scaled(image, size) if len(xy) else ():
             height, width = scaled.shape[:2]
             positions = xy * (width / size[0], height / size[1])
-            for rows in by_tile(positions, (width, height), self.options.tile_size):
-                corners = {k: result[k][1][rows] for k in members}
-                region = aligned(self._bounds(corners), height, width, alignment_of(self.model))
-                maps = region_maps(self.model, scaled, region)
+            groups = list(by_tile(positions, (width, height), self.tile_size))
+            bounds = [self._bounds({k: result[k][1][rows] for k in members}) for rows in groups]
+            regions = [aligned(bound, height, width, alignment_of(self.model)) for bound in bounds]
+            made = maps_of_regions(self.model, scaled, regions)
+            for rows, region in zip(groups, regions, strict=True):
+                maps = next(made)
                 for k in members:
                     output = self.outputs[k]
                     origin = np.array([region.x0, region.y0]) // output.level.stride
-                    for row, corner in zip(rows, corners[k] - origin, strict=True):
+                    for row, corner in zip(rows, result[k][1][rows] - origin, strict=True):
                         result[k][0][row] = self.finished(self._cut(maps[output.index], corner))
+                del maps  # before the next are made
         return result
 
     def maps(self, image: NDArray[np.float32], size: tuple[int, int]) -> list[Items]:
@@ -89,13 +103,16 @@ class Extractor:
             result.append((data, np.zeros((1, 2), np.int32), self.map_scales(size, output)[None]))
         for scaled, members in self._scaled(image, size):
             height, width = scaled.shape[:2]
-            for region in tiles(height, width, self.options.tile_size, alignment_of(self.model)):
-                maps = region_maps(self.model, scaled, region)
+            regions = list(tiles(height, width, self.tile_size, alignment_of(self.model)))
+            made = maps_of_regions(self.model, scaled, regions)
+            for region in regions:
+                maps = next(made)
                 for k in members:
                     output = self.outputs[k]
                     values = self.finished(maps[output.index])
                     x, y = region.x0 // output.level.stride, region.y0 // output.level.stride
                     result[k][0][0, y : y + values.shape[0], x : x + values.shape[1]] = values
+                del maps, values  # before the next are made
         return result
 
     def patches_of_maps(

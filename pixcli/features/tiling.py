@@ -1,12 +1,12 @@
 """Feature maps of parts of an image, exactly as if the whole image had been computed."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from pixcli.errors import UserError
 from pixcli.features.model import FeatureModel
@@ -55,12 +55,32 @@ def region_maps(model: FeatureModel, image: NDArray[np.float32], region: Region)
 
     To the bit what the whole image gives, if the model keeps to its radius and to one order of arithmetic.
     """
+    return next(maps_of_regions(model, image, [region]))
+
+
+def maps_of_regions(
+    model: FeatureModel, image: NDArray[np.float32], regions: Sequence[Region]
+) -> Iterator[list[NDArray[Any]]]:
+    """What region_maps gives for each region, in turn; batched where the model gains by that."""
     height, width = image.shape[:2]
     alignment, margin = alignment_of(model), halo(model)
-    grown = Region(region.x0 - margin, region.y0 - margin, region.x1 + margin, region.y1 + margin)
-    window = aligned(grown, height, width, alignment)
-    part = np.ascontiguousarray(image[window.y0 : window.y1, window.x0 : window.x1])
-    maps = _checked(model, part)
+    windows = [
+        aligned(Region(r.x0 - margin, r.y0 - margin, r.x1 + margin, r.y1 + margin), height, width, alignment)
+        for r in regions
+    ]
+    if model.batched:
+        windows = _alike(windows, height, width, alignment)
+    parts = [np.ascontiguousarray(image[w.y0 : w.y1, w.x0 : w.x1]) for w in windows]
+    made = iter(model.forward_all(parts))
+    for region, window, part in zip(regions, windows, parts, strict=True):
+        # Nothing here keeps the maps while the next ones are made.
+        yield _inside(model, region, window, _checked(model, part, next(made)))
+
+
+def _inside(
+    model: FeatureModel, region: Region, window: Region, maps: Sequence[NDArray[Any]]
+) -> list[NDArray[Any]]:
+    """What maps (C, rows, columns) of a window have of a region in it, channels last."""
     result = []
     for level, whole in zip(model.levels, maps, strict=True):
         x, y = (region.x0 - window.x0) // level.stride, (region.y0 - window.y0) // level.stride
@@ -70,10 +90,25 @@ def region_maps(model: FeatureModel, image: NDArray[np.float32], region: Region)
     return result
 
 
-def _checked(model: FeatureModel, image: NDArray[np.float32]) -> list[NDArray[Any]]:
-    """What the model makes of an image, if that is what it declares."""
+def _alike(windows: Sequence[Region], height: int, width: int, alignment: int) -> list[Region]:
+    """The windows grown to one size, inside the image."""
+
+    def edge(needed: int, whole: int) -> int:
+        # As much as the whole over a multiple of the alignment: the last one then starts at such a multiple.
+        return whole - (whole - needed) // alignment * alignment
+
+    across = edge(max((w.x1 - w.x0 for w in windows), default=0), width)
+    down = edge(max((w.y1 - w.y0 for w in windows), default=0), height)
+    corners = [(min(w.x0, width - across), min(w.y0, height - down)) for w in windows]
+    return [Region(x, y, x + across, y + down) for x, y in corners]
+
+
+def _checked(
+    model: FeatureModel, image: NDArray[np.float32], made: Sequence[ArrayLike]
+) -> list[NDArray[Any]]:
+    """What the model made of an image, if that is what it declares."""
     name = type(model).__name__
-    maps = [np.asarray(values) for values in model.forward(image)]
+    maps = [np.asarray(values) for values in made]
     expected = [
         (level.channels, image.shape[0] // level.stride, image.shape[1] // level.stride)
         for level in model.levels

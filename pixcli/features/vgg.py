@@ -11,10 +11,10 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 import torch.nn.functional as F
-from numpy.typing import NDArray
 
 from pixcli.errors import UserError
-from pixcli.features.model import FeatureModel, Level
+from pixcli.features.model import Level
+from pixcli.features.network import NetworkModel
 
 BLOCKS = ((64, 64), (128, 128), (256, 256, 256), (512, 512, 512), (512, 512, 512))
 """Channels of VGG16's convolutions; there is a pooling layer after each block."""
@@ -24,17 +24,14 @@ _VGG_SOURCE = "torchvision publishes them as vgg16-*.pth"
 _S2DNET_SOURCE = "the authors publish them as s2dnet_weights.pth in github.com/germain-hug/S2DNet-Minimal"
 
 
-class VggModel(FeatureModel):
+class VggModel(NetworkModel):
     """Activations of VGG16 after any of its layers, such as relu1_2 or conv3_3, each a level."""
 
     default_options: ClassVar[Mapping[str, Any]] = {
         "weights_path": "",
         "layers": "conv1_2,conv3_3,conv5_3",
-        "device": "auto",
-        "gpu_index": -1,
-        "num_threads": -1,
+        **NetworkModel.default_options,
     }
-    color = True
     source = _VGG_SOURCE
 
     def __init__(self, options: Mapping[str, Any]) -> None:
@@ -45,22 +42,24 @@ class VggModel(FeatureModel):
                 f"DenseFeatures.layers is '{options['layers']}': name layers from the first on, each once"
             )
         self.levels = tuple(_level_after(name) for name in self.names)
-        self.device = _device(options["device"], options["gpu_index"])
-        if options["num_threads"] > 0:
-            torch.set_num_threads(options["num_threads"])
-        self.weights = self._prepared(read_checkpoint(options["weights_path"], "vgg16", self.source))
+        self._state = self._prepared(read_checkpoint(options["weights_path"], "vgg16", self.source))
+        self.weights = self._state
 
-    def forward(self, image: NDArray[np.float32]) -> Sequence[NDArray[np.float32]]:
-        """The maps of all levels, float32."""
-        with torch.inference_mode():
-            x = torch.from_numpy(image).to(self.device).permute(2, 0, 1)[None] / 255
-            mean, std = (torch.tensor(v, device=self.device).view(1, 3, 1, 1) for v in (_MEAN, _STD))
-            # Tiles that reach over the border see zeros of the normalised image there, as whole images do.
-            maps = self._maps(((x - mean) / std).contiguous(memory_format=torch.channels_last))
-            return [values[0].float().cpu().numpy() for values in maps]
+    def move(self, device: torch.device, dtype: torch.dtype) -> None:
+        """Puts the weights there, kernels channels last."""
+        self.weights = {
+            name: tuple(
+                tensor.to(device, dtype, memory_format=torch.channels_last)
+                if tensor.ndim == 4
+                else tensor.to(device, dtype)
+                for tensor in tensors
+            )
+            for name, tensors in self._state.items()
+        }
 
-    def _maps(self, x: torch.Tensor) -> list[torch.Tensor]:
-        return list(self._activations(x))
+    def maps(self, x: torch.Tensor) -> Sequence[torch.Tensor]:
+        """The activations of all levels."""
+        return list(self._activations(_normalized(x)))
 
     def _activations(self, x: torch.Tensor) -> Iterator[torch.Tensor]:
         """After each of the layers."""
@@ -68,15 +67,19 @@ class VggModel(FeatureModel):
         for block, channels in enumerate(BLOCKS, 1):
             for k in range(1, len(channels) + 1):
                 x = F.conv2d(x, *self.weights[f"conv{block}_{k}"], padding=1)
-                if wanted and wanted[0] == f"conv{block}_{k}":
+                if wanted[0] == f"conv{block}_{k}":
                     yield x
                     wanted.pop(0)
-                x = F.relu(x)
-                if wanted and wanted[0] == f"relu{block}_{k}":
+                    if not wanted:
+                        return
+                    x = F.relu(x)
+                else:
+                    x = x.relu_()
+                if wanted[0] == f"relu{block}_{k}":
                     yield x
                     wanted.pop(0)
-                if not wanted:
-                    return
+                    if not wanted:
+                        return
             x = F.max_pool2d(x, 2)
 
     def _prepared(self, state: Mapping[str, torch.Tensor]) -> dict[str, tuple[torch.Tensor, ...]]:
@@ -107,7 +110,7 @@ class VggModel(FeatureModel):
                 tensor = state[prefix + name]
                 if tuple(tensor.shape) != shape:
                     raise self._foreign(f"{prefix + name} has the shape {tuple(tensor.shape)}, not {shape}")
-                return tensor.to(self.device, torch.float32)
+                return tensor.float()
         raise self._foreign(f"it lacks {(prefixes or ('features.',))[0]}{name}")
 
     def _foreign(self, what: str) -> UserError:
@@ -121,9 +124,7 @@ class S2dnetModel(VggModel):
     default_options: ClassVar[Mapping[str, Any]] = {
         "weights_path": "",
         "num_layers": 1,
-        "device": "auto",
-        "gpu_index": -1,
-        "num_threads": -1,
+        **NetworkModel.default_options,
     }
     source = _S2DNET_SOURCE
 
@@ -135,12 +136,12 @@ class S2dnetModel(VggModel):
             Level(128, level.stride, level.radius + 2 * level.stride, level.basin) for level in self.levels
         )
 
-    def _maps(self, x: torch.Tensor) -> list[torch.Tensor]:
+    def maps(self, x: torch.Tensor) -> Sequence[torch.Tensor]:
+        """The adapted maps of all levels."""
         maps = []
-        for k, activation in enumerate(self._activations(x)):
-            reduce, widen, scale, shift = (self.weights[f"adapt{k}_{part}"] for part in range(4))
-            adapted = F.conv2d(F.relu(F.conv2d(activation, *reduce)), *widen, padding=2)
-            maps.append(adapted * scale[0] + shift[0])
+        for k, activation in enumerate(self._activations(_normalized(x))):
+            reduced = F.conv2d(activation, *self.weights[f"adapt{k}_0"]).relu_()
+            maps.append(F.conv2d(reduced, *self.weights[f"adapt{k}_1"], padding=2))
         return maps
 
     def _prepared(self, state: Mapping[str, torch.Tensor]) -> dict[str, tuple[torch.Tensor, ...]]:
@@ -152,12 +153,11 @@ class S2dnetModel(VggModel):
                 return self._tensor(state, name, shape, prefixes)
 
             result[f"adapt{k}_0"] = tensor("0.weight", 64, level.channels, 1, 1), tensor("0.bias", 64)
-            result[f"adapt{k}_1"] = tensor("2.weight", 128, 64, 5, 5), tensor("2.bias", 128)
             # Batch normalisation with its running statistics is a factor and an offset for each channel.
             scale = tensor("3.weight", 128) / torch.sqrt(tensor("3.running_var", 128) + 1e-5)
             shift = tensor("3.bias", 128) - tensor("3.running_mean", 128) * scale
-            result[f"adapt{k}_2"] = (scale.view(1, -1, 1, 1),)
-            result[f"adapt{k}_3"] = (shift.view(1, -1, 1, 1),)
+            widen = tensor("2.weight", 128, 64, 5, 5) * scale.view(-1, 1, 1, 1)
+            result[f"adapt{k}_1"] = widen, tensor("2.bias", 128) * scale + shift
         return result
 
 
@@ -200,14 +200,10 @@ def read_checkpoint(path: str, model: str, source: str) -> Mapping[str, torch.Te
     return tensors
 
 
-def _device(name: str, index: int) -> torch.device:
-    if name == "cpu" or (name == "auto" and not torch.cuda.is_available()):
-        return torch.device("cpu")
-    if not torch.cuda.is_available():
-        raise UserError("DenseFeatures.device is cuda, but torch finds no GPU: set it to auto or cpu")
-    if index >= torch.cuda.device_count():
-        raise UserError(f"DenseFeatures.gpu_index is {index}, but there are {torch.cuda.device_count()} GPUs")
-    return torch.device("cuda", max(index, 0))
+def _normalized(x: torch.Tensor) -> torch.Tensor:
+    """By ImageNet's statistics. Tiles at the border see zeros of it beyond, as whole images do."""
+    mean, std = (x.new_tensor(values).view(1, 3, 1, 1) for values in (_MEAN, _STD))
+    return (x - mean) / std
 
 
 def _checked_layer(name: str) -> str:

@@ -48,8 +48,15 @@ class DenseFeaturesOptions(OptionGroup):
     layers: str = option(
         "conv1_2,conv3_3,conv5_3", "vgg16: layers whose activations are levels, from the first on."
     )
-    device: Literal["auto", "cpu", "cuda"] = option("auto", "Where a learned model runs.")
-    gpu_index: int = option(-1, "Which GPU; -1: any.", minimum=-1)
+    device: Literal["auto", "cpu", "cuda"] = option(
+        "auto", "Where a network in torch runs; auto: on a GPU if there is one, and its memory suffices."
+    )
+    gpu_index: int = option(-1, "Which GPU; -1: the first.", minimum=-1)
+    precision: Literal["auto", "float"] = option(
+        "auto",
+        "In which a network in torch is computed; auto: half on a GPU, bfloat16 on a CPU made for it, if the "
+        "features then differ by at most 2 % of their deviation.",
+    )
     num_threads: int = option(
         -1, "Threads of the extraction, and of what measures in the images; -1: all cores.", minimum=-1
     )

@@ -1,6 +1,15 @@
-"""How fast feature maps are made: megapixels a second, and against plain NumPy in the same run."""
+"""How fast feature maps are made: megapixels a second, against plain NumPy or torch in the same run, memory.
 
+Networks have made-up weights; their rows need torch, and memory is that of a process of its own.
+"""
+
+import os
+import resource
+import subprocess
+import sys
 import tempfile
+from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -10,10 +19,12 @@ from PIL import Image
 
 from pixcli.features.extraction import Extraction, ImageFile
 from pixcli.features.model import load_model
-from pixcli.features.tiling import Region, region_maps
+from pixcli.features.patches import Extractor
+from pixcli.features.tiling import Region, alignment_of, maps_of_regions, region_maps, tiles
 from pixcli.options import DenseFeaturesOptions
 
 SIZE = (1536, 1024)
+PHOTO = (1600, 1200)
 TILE = 512
 
 
@@ -42,10 +53,138 @@ def numpy_dense_sift(image: NDArray[np.float32]) -> NDArray[np.float16]:
     return np.moveaxis(np.sqrt(unit / np.maximum(unit.sum(axis=0), 1e-6)), 0, 2).astype(np.float16)
 
 
+def made_up_s2dnet(path: Path) -> None:
+    """Weights of S2DNet's first level, as its authors lay them out."""
+    import torch
+
+    torch.manual_seed(0)
+    shapes = {
+        "encoder.0": (64, 3, 3, 3),
+        "encoder.2": (64, 64, 3, 3),
+        "adaptation_layers.adap_layer_0.0": (64, 64, 1, 1),
+        "adaptation_layers.adap_layer_0.2": (128, 64, 5, 5),
+    }
+    state = {}
+    for name, shape in shapes.items():
+        state[f"{name}.weight"] = torch.randn(shape) * (2 / np.prod(shape[1:])) ** 0.5
+        state[f"{name}.bias"] = torch.randn(shape[0]) * 0.1
+    for part in ("weight", "bias", "running_mean", "running_var"):
+        state[f"adaptation_layers.adap_layer_0.3.{part}"] = torch.rand(128) + 0.5
+    torch.save({"state_dict": state}, path)
+
+
+def network_options(name: str, folder: Path) -> DenseFeaturesOptions:
+    if name != "s2dnet":
+        return DenseFeaturesOptions(model=name)
+    path = folder / "s2dnet.pth"
+    if not path.is_file():
+        made_up_s2dnet(path)
+    return DenseFeaturesOptions(model=name, weights_path=str(path))
+
+
+def plain_pass(name: str, options: DenseFeaturesOptions, image: NDArray[np.float32]) -> Callable[[], object]:
+    """A forward pass of the same network in float over the whole image, as one writes it with torch.nn."""
+    import torch
+    from torch import nn
+
+    torch.set_num_threads(os.cpu_count() or 1)
+    if name == "compact":
+        from pixcli.features.compact import LAYERS, OFFSET
+
+        x, inputs, layers = torch.from_numpy(image)[None, None], 1, []
+        for layer in LAYERS:
+            layers += [nn.Conv2d(inputs, layer.channels, layer.size, layer.stride, layer.padding), nn.ReLU()]
+            inputs = layer.channels
+        network = nn.Sequential(*layers[:-1])
+        prepared = lambda: torch.log(x / 255 + OFFSET)  # noqa: E731
+    else:
+        x = torch.from_numpy(image).permute(2, 0, 1)[None].contiguous()
+        network = nn.Sequential(
+            nn.Conv2d(3, 64, 3, padding=1), nn.ReLU(), nn.Conv2d(64, 64, 3, padding=1), nn.ReLU(),
+            nn.Conv2d(64, 64, 1), nn.ReLU(), nn.Conv2d(64, 128, 5, padding=2), nn.BatchNorm2d(128),
+        )  # fmt: skip
+        prepared = lambda: x / 255  # noqa: E731
+    network.eval()
+
+    def run() -> object:
+        with torch.inference_mode():
+            return network(prepared())
+
+    return run
+
+
+def maps_by_tile(options: DenseFeaturesOptions, image: NDArray[np.float32]) -> Callable[[], object]:
+    """The maps of the image as the product makes them, without keeping them."""
+    extractor = Extractor(options)
+    height, width = image.shape[:2]
+    regions = list(tiles(height, width, extractor.tile_size, alignment_of(extractor.model)))
+
+    def run() -> object:
+        return sum(1 for _ in maps_of_regions(extractor.model, image, regions))
+
+    return run
+
+
+def networks(bench: Bench, size: tuple[int, int], repeats: int) -> None:
+    photo = texture(*size).astype(np.float32)
+    with tempfile.TemporaryDirectory() as folder:
+        for name in ("compact", "s2dnet"):
+            image = photo if name == "compact" else np.repeat(photo[..., None], 3, 2)
+            options = network_options(name, Path(folder))
+            ours = maps_by_tile(options, image)
+            ours()
+            ratio = time_ratio(plain_pass(name, options, image), ours, repeats)
+            bench.row(f"{name}, tiles, against a plain pass of torch in float", ratio, "x", ">= 1.5")
+            bench.row(f"{name}, tiles", image.shape[0] * image.shape[1] / 1e6 / best_time(ours, 1), "Mpx/s")
+            command = [sys.executable, __file__, "--memory_of", name]
+            taken = float(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+            target = "<= 300" if name == "compact" else "<= 1000"
+            bench.row(
+                f"{name}, patches of 2000 keypoints at 1600x1200, above the libraries", taken, "MB", target
+            )
+
+
+def print_memory(name: str) -> None:
+    """The peak above what a tiny image takes, in MB: run in a process of its own."""
+
+    def peak() -> int:
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+    rng = np.random.default_rng(0)
+    with tempfile.TemporaryDirectory() as folder:
+        options = network_options(name, Path(folder))
+        for width, height, count in ((64, 48, 1), (*PHOTO, 2000)):
+            path = Path(folder, f"{width}.png")
+            Image.fromarray(texture(width, height)).save(path)
+            points = [(rng.random((count, 2)) * (width, height)).astype(np.float32)]
+            before = peak()
+            made = Extraction([ImageFile(path.name, path, (width, height))], points, options).patches()
+    kept = sum(patches.data.nbytes for patches, _ in made)
+    print((peak() - before - kept) / 1e6)
+
+
 def main() -> None:
     """Prints the table."""
-    args = arguments(__doc__).parse_args()
+    parser = arguments(__doc__)
+    parser.add_argument("--only", choices=["networks"], help="one part")
+    parser.add_argument("--width", type=int, default=PHOTO[0], help="of the image for networks")
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--memory_of", help="print what a network takes, and no more")
+    args = parser.parse_args()
+    if args.memory_of:
+        print_memory(args.memory_of)
+        return
     bench = Bench("extraction")
+    if args.only is None:
+        without_networks(bench)
+    if find_spec("torch") is None:
+        print("SKIPPED: networks, which need torch", file=sys.stderr)
+    else:
+        networks(bench, (args.width, args.width * 3 // 4), args.repeats)
+    bench.finish(args)
+
+
+def without_networks(bench: Bench) -> None:
     pixels = texture(*SIZE)
     tile = np.ascontiguousarray(pixels[:TILE, :TILE]).astype(np.float32)
     model = load_model(DenseFeaturesOptions(model="dsift"))
@@ -67,7 +206,6 @@ def main() -> None:
             target = ">= 1" if name == "dsift" else None
             figure = f"{name}, decoded, patches of 2000 keypoints an image"
             bench.row(figure, len(files) * pixels.size / 1e6 / seconds, "Mpx/s", target)
-    bench.finish(args)
 
 
 if __name__ == "__main__":

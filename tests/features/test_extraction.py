@@ -145,13 +145,13 @@ def test_only_tiles_with_keypoints_are_computed(tmp_path: Path, monkeypatch: pyt
     path = tmp_path / "large.png"
     Image.fromarray(noise(600, 400)).save(path)
     seen: list[int] = []
-    compute = patches.region_maps
+    compute = patches.maps_of_regions
     monkeypatch.setattr(
         patches,
-        "region_maps",
-        lambda model, image, region: (
-            seen.append((region.x1 - region.x0) * (region.y1 - region.y0)),
-            compute(model, image, region),
+        "maps_of_regions",
+        lambda model, image, regions: (
+            seen.extend((region.x1 - region.x0) * (region.y1 - region.y0) for region in regions),
+            compute(model, image, regions),
         )[1],
     )
     points = [np.array([[70.0, 70.0], [80.0, 75.0], [500.0, 300.0]], np.float32)]

@@ -1,7 +1,7 @@
 """Tiles give exactly what the whole image gives."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -11,7 +11,7 @@ from pixcli.errors import UserError
 from pixcli.features.dsift import DenseSiftModel
 from pixcli.features.image import ImageModel
 from pixcli.features.model import FeatureModel, Level, load_model
-from pixcli.features.tiling import Region, aligned, alignment_of, region_maps, tiles
+from pixcli.features.tiling import Region, aligned, alignment_of, maps_of_regions, region_maps, tiles
 from pixcli.options import DenseFeaturesOptions
 
 MODELS: dict[str, FeatureModel] = {
@@ -61,6 +61,26 @@ def test_a_smaller_halo_than_declared_would_show(name: str) -> None:
         model.levels = declared
     whole = [np.moveaxis(np.asarray(values), 0, 2) for values in model.forward(image)]
     assert not all(np.array_equal(a, b) for a, b in zip(parts, whole, strict=True))
+
+
+@pytest.mark.parametrize("shape", [(96, 130), (75, 61), (33, 90)])
+def test_a_batch_has_images_of_one_size_and_the_same_maps(shape: tuple[int, int]) -> None:
+    class Batched(type(MODELS["toy"])):  # type: ignore[misc]
+        batched = True
+        seen: ClassVar[list[tuple[int, ...]]] = []
+
+        def forward(self, image: NDArray[np.float32]) -> list[NDArray[np.float32]]:
+            self.seen.append(image.shape)
+            return super().forward(image)
+
+    image = np.random.default_rng(1).random(shape, dtype=np.float32) * 255
+    regions = [Region(0, 0, 8, 4), Region(12, 10, 20, 30), *tiles(*shape, 32, 2)]
+    made = maps_of_regions(Batched({}), image, regions)
+    for region, maps in zip(regions, made, strict=True):
+        for a, b in zip(maps, region_maps(MODELS["toy"], image, region), strict=True):
+            np.testing.assert_array_equal(a, b)
+    assert len(Batched.seen) == len(regions)
+    assert len(set(Batched.seen)) == 1
 
 
 def test_tiles_cover_an_image_once() -> None:

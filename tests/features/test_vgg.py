@@ -90,7 +90,9 @@ IMAGE = np.random.default_rng(1).uniform(0, 255, (22, 30, 3)).astype(np.float32)
 @pytest.mark.parametrize("layers", ["conv1_1,relu1_1,conv1_2", "relu1_2,conv2_1,relu2_2", "conv3_1,relu3_3"])
 def test_vgg16_layer_by_layer(weights, layers):
     model = load_model(
-        DenseFeaturesOptions(model="vgg16", weights_path=str(weights / "vgg16.pth"), layers=layers)
+        DenseFeaturesOptions(
+            model="vgg16", weights_path=str(weights / "vgg16.pth"), layers=layers, precision="float"
+        )
     )
     expected = plain_activations(IMAGE, made_up_weights()[0])
     for name, level, values in zip(layers.split(","), model.levels, model.forward(IMAGE), strict=True):
@@ -99,7 +101,9 @@ def test_vgg16_layer_by_layer(weights, layers):
 
 
 def test_s2dnet_level_by_level(weights):
-    options = DenseFeaturesOptions(model="s2dnet", weights_path=str(weights / "s2dnet.pth"), num_layers=2)
+    options = DenseFeaturesOptions(
+        model="s2dnet", weights_path=str(weights / "s2dnet.pth"), num_layers=2, precision="float"
+    )
     model = load_model(options)
     trunk, adaptation = made_up_weights()
     activations = plain_activations(IMAGE, trunk)
