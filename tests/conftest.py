@@ -7,6 +7,7 @@ import pycolmap
 import pytest
 
 from pixcli.options import SyntheticOptions
+from pixcli.options.synthetic import CameraModel
 from pixcli.synthetic.baseline import build_database, map_database
 from pixcli.synthetic.dataset import generate_dataset
 
@@ -34,9 +35,13 @@ class SmallScene:
 
 @pytest.fixture(scope="session")
 def small_scene(tmp_path_factory: pytest.TempPathFactory) -> SmallScene:
-    folder = tmp_path_factory.mktemp("small_scene")
+    return make_small_scene(tmp_path_factory.mktemp("small_scene"))
+
+
+def make_small_scene(folder: Path, camera_model: CameraModel = "OPENCV") -> SmallScene:
     path, database_path = folder / "scene", folder / "database.db"
-    generate_dataset(path, SyntheticOptions(width=400, height=300, num_images=4, seed=1))
+    options = SyntheticOptions(width=400, height=300, num_images=4, seed=1, camera_model=camera_model)
+    generate_dataset(path, options)
     truth = pycolmap.Reconstruction(path / "gt")
     build_database(truth, path / "images", database_path)
     return SmallScene(path, database_path, truth)

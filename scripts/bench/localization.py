@@ -13,6 +13,7 @@ from copy import deepcopy
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pycolmap
@@ -105,13 +106,21 @@ class Errors:
     points: list[int]
 
 
-def evaluate(scene: Path, all_folds: Iterator[Fold], numbers: tuple[int, ...]) -> dict[int, Errors]:
-    """Errors by the number of matches; default options."""
+def evaluate(
+    scene: Path,
+    all_folds: Iterator[Fold],
+    numbers: tuple[int, ...],
+    strategy: Literal["surface", "featuremetric"] = "surface",
+) -> dict[int, Errors]:
+    """Errors by the number of matches; default options, with dsift where a strategy takes features."""
     errors = {number: Errors([], [], [], [], []) for number in numbers}
     for fold in all_folds:
-        features = DenseFeaturesOptions(use_cache=True, cache_path=str(fold.references))
+        if strategy == "surface":
+            features = DenseFeaturesOptions(use_cache=True, cache_path=str(fold.references))
+        else:
+            features = DenseFeaturesOptions(model="dsift")
         localizer = QueryLocalizer(
-            fold.model, LocalizationOptions(), image_path=scene / "images", features=features
+            fold.model, LocalizationOptions(strategy=strategy), image_path=scene / "images", features=features
         )
         for number, found in errors.items():
             rows = fold.rows(number)
@@ -177,13 +186,15 @@ def main() -> None:
         bench.row(f"court, {name}: measured", float(np.median(found.points)), "points")
     measure_times(bench, court, next(folds(tools, court, args.images)))
     sacre = data / "sacre_coeur"
-    found = evaluate(sacre, folds(tools, sacre, 1), (0,))[0]
-    raw, refined = np.array(found.raw), np.array(found.refined)
-    bench.row("sacre_coeur: localized", 100 * np.isfinite(refined[:, 0]).mean(), "%", ">= 100")
-    bench.row("sacre_coeur: position, median, raw", np.median(raw[:, 0]), "1e-3 units")
-    bench.row(
-        "sacre_coeur: position, median", np.median(refined[:, 0]), "1e-3 units", f"<= {np.median(raw[:, 0])}"
-    )
+    for strategy, name in (("surface", "sacre_coeur"), ("featuremetric", "sacre_coeur, featuremetric")):
+        found = evaluate(sacre, folds(tools, sacre, 1), (0,), strategy)[0]
+        raw, refined = np.array(found.raw), np.array(found.refined)
+        limits = np.median(raw, axis=0)
+        bench.row(f"{name}: localized", 100 * np.isfinite(refined[:, 0]).mean(), "%", ">= 100")
+        bench.row(f"{name}: position, median, raw", limits[0], "1e-3 units")
+        bench.row(f"{name}: position, median", np.median(refined[:, 0]), "1e-3 units", f"<= {limits[0]}")
+        bench.row(f"{name}: rotation, median, raw", limits[1], "mdeg")
+        bench.row(f"{name}: rotation, median", np.median(refined[:, 1]), "mdeg", f"<= {limits[1]}")
     bench.finish(args)
 
 

@@ -20,7 +20,7 @@ from pixcli.io.covariance import read_covariances
 from pixcli.io.database import read_match_graph
 from pixcli.synthetic.baseline import map_database
 
-from .query_scene import QUERIES, QueryScene, triangulate, write_hloc_files
+from .query_scene import QueryScene, make_query_scene
 
 
 @dataclass(frozen=True)
@@ -172,14 +172,7 @@ def refined(small_scene, tmp_path_factory: pytest.TempPathFactory) -> Refined:
 
 @pytest.fixture(scope="session")
 def query_scene(small_scene, tmp_path_factory) -> QueryScene:
-    path = tmp_path_factory.mktemp("queries")
-    shutil.copy(small_scene.database_path, path / "database.db")
-    (path / "images").symlink_to(small_scene.path / "images")
-    truth = small_scene.truth
-    names = sorted({image.name for image in truth.images.values()} - set(QUERIES))
-    triangulate(truth, path / "database.db", path / "images", names, path / "model")
-    write_hloc_files(path, truth, names)
-    return QueryScene(path, truth)
+    return make_query_scene(small_scene, tmp_path_factory.mktemp("queries"))
 
 
 @pytest.fixture(scope="session")

@@ -1,5 +1,6 @@
 """A map of two views at true poses and two queries, in COLMAP's files and in hloc's."""
 
+import shutil
 from copy import copy
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,6 +8,8 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pycolmap
+
+from tests.conftest import SmallScene
 
 QUERIES = ["0001.jpg", "0002.jpg"]
 
@@ -35,6 +38,16 @@ class QueryScene:
     def centre_error(self, pose: pycolmap.Rigid3d, name: str) -> float:
         true = self.truth.find_image_with_name(name).projection_center()
         return float(np.linalg.norm(pose.inverse().translation - true))
+
+
+def make_query_scene(scene: SmallScene, path: Path) -> QueryScene:
+    """A map of all images but the queries, and hloc's files, in an empty folder."""
+    shutil.copy(scene.database_path, path / "database.db")
+    (path / "images").symlink_to(scene.path / "images")
+    names = sorted({image.name for image in scene.truth.images.values()} - set(QUERIES))
+    triangulate(scene.truth, path / "database.db", path / "images", names, path / "model")
+    write_hloc_files(path, scene.truth, names)
+    return QueryScene(path, scene.truth)
 
 
 def read_poses(path: Path) -> dict[str, pycolmap.Rigid3d]:

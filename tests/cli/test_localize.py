@@ -13,7 +13,8 @@ import pytest
 
 from pixcli.cli.main import main
 from pixcli.localization.localizer import QueryLocalizer
-from tests.cli.query_scene import QUERIES, read_poses
+from tests.cli.query_scene import QUERIES, make_query_scene, read_poses
+from tests.conftest import make_small_scene
 
 FEATUREMETRIC = ["--Localization.strategy", "featuremetric", "--DenseFeatures.model", "dsift"]
 
@@ -358,6 +359,23 @@ def test_what_keypoints_are_compared_with(query_scene, tmp_path, target_referenc
     assert main(query_scene.hloc(tmp_path / "results.txt", *more)) == 0
     poses = read_poses(tmp_path / "results.txt")
     assert all(query_scene.centre_error(poses[name], name) < 0.01 for name in QUERIES)
+
+
+def test_several_levels_of_features(query_scene, tmp_path):
+    more = ["--DenseFeatures.pyramid_scales", "1.0,0.5", *FEATUREMETRIC]
+    assert main(query_scene.hloc(tmp_path / "results.txt", *more)) == 0
+    poses = read_poses(tmp_path / "results.txt")
+    assert all(query_scene.centre_error(poses[name], name) < 0.01 for name in QUERIES)
+
+
+def test_cameras_of_another_model(tmp_path):
+    (tmp_path / "queries").mkdir()
+    scene = make_query_scene(make_small_scene(tmp_path, "FOV"), tmp_path / "queries")
+    for number, strategy in enumerate(([], FEATUREMETRIC)):
+        out = tmp_path / f"{number}.txt"
+        assert main(scene.hloc(out, *strategy)) == 0
+        poses = read_poses(out)
+        assert all(scene.centre_error(poses[name], name) < 0.01 for name in QUERIES)
 
 
 def test_focal_lengths_of_a_query_list_are_known(query_scene, tmp_path):
