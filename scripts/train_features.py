@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Trains the weights of the feature model `compact` on any folder of photographs.
 
-    scripts/train_features.py PHOTOS --output pixcli/features/compact.npz [--minutes 60]
+    scripts/train_features.py PHOTOS --output pixcli/features/compact.npz [--steps 3600]
 
 A pair is two views of a photograph, related by a homography, each under its own light: shadows with edges,
 tone curves, colour casts, highlights, darkness with sensor noise, blur and JPEG. The loss is what the product
@@ -278,10 +278,7 @@ def main() -> None:
     )
     parser.add_argument("photos", type=Path, help="folder of photographs, searched with its subfolders")
     parser.add_argument("--output", type=Path, required=True, help="the weights (.npz)")
-    parser.add_argument("--steps", type=int, default=6000)
-    parser.add_argument(
-        "--minutes", type=float, default=110, help="end by then, with the learning rate lowered to suit"
-    )
+    parser.add_argument("--steps", type=int, default=3600, help="that the learning rate falls over")
     parser.add_argument("--pairs", type=int, default=4, help="pairs a step")
     parser.add_argument("--points", type=int, default=48, help="keypoints a pair")
     parser.add_argument("--validation_pairs", type=int, default=32)
@@ -306,8 +303,7 @@ def main() -> None:
     curve: list[float] = []
     for step in range(first, args.steps + 1):
         seconds = time.monotonic() - began
-        progress = max(step / args.steps, seconds / (60 * args.minutes))
-        done = progress >= 1
+        done = step >= args.steps
         if step % 200 == 0 or done:
             report = validate(network, held_out, args.validation_pairs)
             print(f"step {step} at {seconds / 60:.1f} min: {report}", flush=True)
@@ -328,7 +324,7 @@ def main() -> None:
         if done:
             break
         for group in optimizer.param_groups:
-            group["lr"] = learning_rate(step, progress)
+            group["lr"] = learning_rate(step, step / args.steps)
         result = run_batch(network, used, np.random.default_rng([args.seed, step]), args.pairs, args.points)
         optimizer.zero_grad()
         result["loss"].backward()

@@ -88,6 +88,8 @@ def refine_model(
     Raises:
         UserError: something about the input cannot be used; nothing has been written.
     """
+    if not options.apply:
+        raise UserError("FeaturemetricBundleAdjustment.apply is 0: there is nothing to do")
     progress = progress or Progress()
     pose_priors = pose_priors or PosePriorOptions()
     input_path, output_path, image_path = Path(input_path), Path(output_path), Path(image_path)
