@@ -1,6 +1,7 @@
 """Chains of models and features in the affine strategy, as a user gives them."""
 
 import json
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -39,7 +40,7 @@ def test_the_report_counts_who_was_refined_by_what(small_scene, tmp_path, capsys
             ["--DenseFeatures.model", "image+compact", "--KeypointAdjustment.strategy", "featuremetric"],
             "is a chain",
         ),
-        (["--DenseFeatures.model", "s2dnet"], "weights"),
+        (["--DenseFeatures.model", "s2dnet"], "weights" if find_spec("torch") else "pixcli[learned]"),
         (["--DenseFeatures.dtype", "byte"], "int8"),
     ],
 )

@@ -142,9 +142,10 @@ def test_the_tables_show_what_the_report_holds(refined) -> None:
 def test_off_a_terminal_there_are_no_bars_and_no_colours(refined) -> None:
     assert "\x1b" not in refined.out + refined.err
     assert "\r" not in refined.out + refined.err
-    first, second = refined.err.splitlines()
-    assert "4 images" in first
-    assert re.search(r"expecting to use \d+ MB of memory", second)
+    input_, patches, memory = refined.err.splitlines()
+    assert "4 images" in input_
+    assert re.search(r"expecting to use \d+ MB of memory", memory)
+    assert re.search(r"[\d.]+ KiB a keypoint", patches)
 
 
 def test_two_threads_give_the_same_bytes_as_one(workplace, refined) -> None:

@@ -50,8 +50,7 @@ def test_keypoint_adjustment(name: str, small_scene, tmp_path: Path, capsys) -> 
     assert after != before
 
 
-# pixsfm changes nothing of bundle adjustment but its features.
-@pytest.mark.parametrize("name", [name for name in preset_names() if name != "pixsfm"])
+@pytest.mark.parametrize("name", preset_names())
 def test_bundle_adjustment(name: str, small_scene, mapped: Path, tmp_path: Path, capsys) -> None:
     output, preset = tmp_path / "model", read_preset(name)
     paths = ["--input_path", str(mapped), "--output_path", str(output)]

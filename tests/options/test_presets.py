@@ -17,6 +17,7 @@ CHANGES = {
         "KeypointAdjustment.strategy": "featuremetric",
         "KeypointAdjustment.warp": "translation",
         "KeypointAdjustment.max_iterations": 100,
+        "FeaturemetricBundleAdjustment.strategy": "feature_reference",
         "Localization.strategy": "featuremetric",
     },
     "accurate": {
@@ -89,6 +90,9 @@ def test_the_formulation_of_the_preset_pixsfm_does_not_follow_the_defaults():
         "KeypointAdjustment.function_tolerance": 0.0,
         "KeypointAdjustment.gradient_tolerance": 0.0,
         "KeypointAdjustment.parameter_tolerance": 1e-5,
+        "FeaturemetricBundleAdjustment.strategy": "feature_reference",
+        "FeaturemetricBundleAdjustment.loss": "cauchy",
+        "FeaturemetricBundleAdjustment.loss_scale": 0.25,
         "Localization.strategy": "featuremetric",
         "Localization.target_reference": "nearest",
         "Localization.refine_focal_length": False,
