@@ -11,6 +11,7 @@ CHANGES = {
         "DenseFeatures.patch_size": 8,
         "DenseFeatures.use_cache": True,
         "FeaturemetricBundleAdjustment.strategy": "costmaps",
+        "Localization.strategy": "featuremetric",
     },
     "pixsfm": {
         "DenseFeatures.model": "dsift",

@@ -52,4 +52,4 @@ def test_from_known_poses_to_a_submission(tmp_path: Path) -> None:
         pose = pycolmap.Rigid3d(pycolmap.Rotation3d([x, y, z, w]), translation)
         true = truth.find_image_with_name(name.split("/")[-1])
         errors.append(np.linalg.norm(np.array(pose.inverse().translation) - true.projection_center()))
-    assert np.median(errors) < 0.01
+    assert np.median(errors) < 0.05  # metres, in images of 160x120 pixels
