@@ -148,13 +148,13 @@ def test_levels_of_a_model_are_used_from_wide_to_fine(pair, two_levels):
 
 
 def test_a_coarse_result_is_kept_only_where_it_was_accepted(pair, two_levels, monkeypatch):
-    native = boxes.region_maps
+    native = boxes.maps_of_regions
 
-    def without_fine(model, image, region):
-        fine, coarse = native(model, image, region)
-        return [np.zeros_like(fine), coarse]
+    def without_fine(model, image, regions):
+        for fine, coarse in native(model, image, regions):
+            yield [np.zeros_like(fine), coarse]
 
-    monkeypatch.setattr(boxes, "region_maps", without_fine)
+    monkeypatch.setattr(boxes, "maps_of_regions", without_fine)
     n = len(pair.truth)
     coarse_only = pair.align({"model_path": two_levels})
     assert (coarse_only.status[n:] == Status.MOVED).mean() > 0.8
