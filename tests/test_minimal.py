@@ -50,7 +50,7 @@ class WithoutTorch:  # as if it were not installed
 sys.meta_path.insert(0, WithoutTorch())
 import pixcli
 for module in pkgutil.walk_packages(pixcli.__path__, "pixcli."):
-    if module.name not in ("pixcli.__main__", "pixcli.features.vgg"):
+    if module.name not in ("pixcli.__main__", "pixcli.features.network", "pixcli.features.vgg"):
         importlib.import_module(module.name)
 from pixcli.errors import UserError
 from pixcli.features.model import load_model
