@@ -18,7 +18,6 @@ import pytest
 from pixcli.cli.main import main
 from pixcli.io.covariance import read_covariances
 from pixcli.io.database import read_match_graph
-from pixcli.synthetic.baseline import map_database
 
 from .query_scene import QueryScene, make_query_scene
 
@@ -173,15 +172,6 @@ def refined(small_scene, tmp_path_factory: pytest.TempPathFactory) -> Refined:
 @pytest.fixture(scope="session")
 def query_scene(small_scene, tmp_path_factory) -> QueryScene:
     return make_query_scene(small_scene, tmp_path_factory.mktemp("queries"))
-
-
-@pytest.fixture(scope="session")
-def mapped(small_scene, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model of raw SIFT, mapped with the true intrinsics. Shared: copy what a test changes."""
-    folder = tmp_path_factory.mktemp("mapped") / "sparse"
-    folder.mkdir()
-    map_database(small_scene.database_path, small_scene.path / "images").write_binary(str(folder))
-    return folder
 
 
 @dataclass(frozen=True)
