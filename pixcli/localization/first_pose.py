@@ -64,7 +64,8 @@ def find_first_pose(
     total = sum(len(part.xy) for part in matches)
     if total < MIN_MATCHES:
         return f"{total} matches with points of the model, but a pose takes {MIN_MATCHES} at least"
-    found = _estimate(matches, options, random_seed)
+    refinement = pycolmap.AbsolutePoseRefinementOptions(gradient_tolerance=1e-10)
+    found = _estimate(matches, options, random_seed, refinement)
     if found is None:
         return f"no pose agrees with its {total} matches"
     pose, sensors, mask = found
@@ -87,14 +88,17 @@ def find_first_pose(
     scaled = [replace(seen, covariance=seen.covariance * deviation**2) for seen in parts]
     if sensors[0].camera.mean_focal_length() != matches[0].sensor.camera.mean_focal_length():
         refined = replace(refined, focal_length=True)
-    covariance = covariance_of(pose, sensors, scaled, refined)
+    covariance = covariance_of(pose, sensors, scaled, refinement.loss_function_scale / deviation, refined)
     if covariance is None:
         return f"its {total} matches do not determine a pose"
     return FirstPose(pose, sensors, inliers, deviation, covariance, refined)
 
 
 def _estimate(
-    matches: Sequence[Matches], options: AbsolutePoseOptions, random_seed: int
+    matches: Sequence[Matches],
+    options: AbsolutePoseOptions,
+    random_seed: int,
+    refinement: pycolmap.AbsolutePoseRefinementOptions,
 ) -> tuple[pycolmap.Rigid3d, list[Sensor], npt.NDArray[np.bool_]] | None:
     ransac = pycolmap.RANSACOptions()
     for name in (
@@ -107,7 +111,6 @@ def _estimate(
     ):
         setattr(ransac, name, getattr(options, name))
     ransac.random_seed = random_seed
-    refinement = pycolmap.AbsolutePoseRefinementOptions(gradient_tolerance=1e-10)
     sensors = [part.sensor for part in matches]
     xy = np.concatenate([part.xy for part in matches])
     points = np.concatenate([part.points for part in matches])

@@ -6,7 +6,7 @@ is that of the rig; for a single image the two are the same.
 
 from collections.abc import Sequence
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -18,10 +18,10 @@ _ITERATIONS = 10  # for each scale of the loss
 _DAMPING = 1e-9
 _MIN_SIGHTINGS = 4
 _SETTLED = 1e-4  # of a parameter's standard deviation
-_NOT_ROBUST = 1e6  # scale of a loss
 _MEDIAN = 2 * float(np.log(2))  # of squared lengths along two axes, in variances
 _HALVINGS = 12
 _ROUGHLY = 0.3  # deviation of intrinsics that nothing tells of, of the focal length or of 1
+_EXPECTED = 5  # sightings
 _CLUSTERS = 8  # along each side of an image, whose errors may have a common part
 
 
@@ -86,16 +86,18 @@ def covariance_of(
     rig_from_world: pycolmap.Rigid3d,
     sensors: Sequence[Sensor],
     sightings: Sequence[Sightings],
+    scale: float,
     refined: RefinedIntrinsics,
 ) -> Float64 | None:
     """(6, 6) of a pose as it is; None if the sightings do not determine it.
 
     Args:
+        scale: of the Cauchy loss that it was found with, in standard deviations of the sightings.
         refined: intrinsics that are only roughly known.
     """
     problem = _Problem(sensors, sightings, refined)
     state = _State(rig_from_world, [sensor.camera for sensor in sensors])
-    return problem.covariance(problem.jacobian(state), problem.residuals(state), _NOT_ROBUST)
+    return problem.covariance(problem.jacobian(state), problem.residuals(state), scale)
 
 
 def refine_pose(
@@ -200,13 +202,10 @@ class _Problem:
         blocks, first = [], 6
         for k, sensor in enumerate(self.sensors):
             camera, in_camera = state.cameras[k], self._in_camera(state, k)
-            by_camera = _by_point(camera, in_camera)
-            by_rig = by_camera @ sensor.cam_from_rig.rotation.matrix()
-            turned = self.sightings[k].points @ state.rig_from_world.rotation.matrix().T
             block = np.zeros((len(in_camera), 2, total))
-            # exp([w]) y is y + w x y: the derivative of b . (w x y) by w is y x b.
-            block[:, :, :3] = np.cross(turned[:, None], by_rig)
-            block[:, :, 3:6] = by_rig
+            block[:, :, :6] = _by_pose(
+                replace(sensor, camera=camera), state.rig_from_world, self.sightings[k].points
+            )
             for column, index in enumerate(self.intrinsics[k], first):
                 block[:, :, column] = _by_parameter(camera, index, in_camera)
             first += len(self.intrinsics[k])
@@ -255,8 +254,10 @@ class _Problem:
         cluster = np.concatenate([_clusters(s, q) for s, q in zip(self.sensors, self.sightings, strict=True)])
         sums = np.zeros((cluster.max() + 1, len(h)))
         np.add.at(sums, cluster, gradient)
-        # What the residuals are in units of what was expected of them.
-        squares = weight @ (_finite(residuals) ** 2).sum(1) / (2 * weight.sum())
+        # What the residuals are in units of what was expected of them; that itself counts as some of them, as
+        # few can agree by chance.
+        squares = weight @ (_finite(residuals) ** 2).sum(1) + 2 * _EXPECTED
+        squares /= 2 * weight.sum() - len(h) + 2 * _EXPECTED
         return np.asarray((inverse * squares + inverse @ (sums.T @ sums) @ inverse)[:6, :6])
 
 
@@ -308,6 +309,22 @@ def project(sensor: Sensor, rig_from_world: pycolmap.Rigid3d, points: Float64) -
     return _project(sensor.camera, _in_camera(sensor, rig_from_world, points))
 
 
+def pixel_deviation(
+    rig_from_world: pycolmap.Rigid3d,
+    sensors: Sequence[Sensor],
+    points: Sequence[Float64],
+    covariance: Float64,
+) -> float:
+    """Pixels along an axis that projections deviate by if the pose does as a covariance says.
+
+    Root mean square of the points (n, 3) that each sensor sees.
+    """
+    rows = np.concatenate(
+        [_by_pose(sensor, rig_from_world, xyz) for sensor, xyz in zip(sensors, points, strict=True)]
+    ).reshape(-1, 6)
+    return float(np.sqrt(np.nanmean(((rows @ covariance) * rows).sum(1))))
+
+
 def difference(old: pycolmap.Rigid3d, new: pycolmap.Rigid3d) -> Float64:
     """(6,) w and v that take a pose to another one, see LocalizationResult."""
     turn = (new.rotation * old.rotation.inverse()).quat  # x y z w
@@ -324,6 +341,15 @@ def _in_camera(sensor: Sensor, rig_from_world: pycolmap.Rigid3d, points: Float64
 def _project(camera: pycolmap.Camera, in_camera: Float64) -> Float64:
     xy = np.asarray(camera.img_from_cam(in_camera), float).reshape(-1, 2)
     return np.where(np.isfinite(xy), xy, np.inf)
+
+
+def _by_pose(sensor: Sensor, rig_from_world: pycolmap.Rigid3d, points: Float64) -> Float64:
+    """(n, 2, 6) derivatives of projections by w and v of the pose; NaN where points are not seen."""
+    by_camera = _by_point(sensor.camera, _in_camera(sensor, rig_from_world, points))
+    by_rig = by_camera @ sensor.cam_from_rig.rotation.matrix()
+    turned = points @ rig_from_world.rotation.matrix().T
+    # exp([w]) y is y + w x y: the derivative of b . (w x y) by w is y x b.
+    return np.concatenate([np.cross(turned[:, None], by_rig), by_rig], axis=2)
 
 
 def _by_point(camera: pycolmap.Camera, in_camera: Float64) -> Float64:

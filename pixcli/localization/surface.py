@@ -18,7 +18,14 @@ from pixcli.localization.first_pose import FirstPose, Matches
 from pixcli.localization.guard import objection
 from pixcli.localization.map import LocalizationMap
 from pixcli.localization.measurement import QueryImage, align_points, measure_points
-from pixcli.localization.pose import RefinedIntrinsics, Sensor, Sightings, project, refine_pose
+from pixcli.localization.pose import (
+    RefinedIntrinsics,
+    Sensor,
+    Sightings,
+    pixel_deviation,
+    project,
+    refine_pose,
+)
 from pixcli.localization.result import Step
 from pixcli.options import LocalizationOptions
 
@@ -34,6 +41,7 @@ _POINT_SCALES = (50.0, 20.0)  # wide: acceptance is strict, and cameras may not 
 _TOLERANCE = 0.5  # pixels that a pose may move projections by before warps are made again
 _MAX_ROUNDS = 3
 _MIN_MEASURED = 12  # points that refine a pose
+_MIN_GAIN = 2.0  # in certainty: scatter tells nothing of biases, which about double the errors it predicts
 _MIN_FOR_INTRINSICS = 100  # sightings
 
 
@@ -153,11 +161,13 @@ class _Refinement:
             seen.append(np.concatenate([*members, np.flatnonzero(raw)]))
             keypoints.append(xy)
             num_measured += len(measured)
-        self._state = replace(self._state, keypoints=keypoints)
+        given, self._state = self._state.keypoints, replace(self._state, keypoints=keypoints)
         self._refine("matches", start, num_measured, sightings, _MATCH_SCALES)
         for matches, sighted, residuals in zip(seen, sightings, self._residuals, strict=True):
             agree = residuals < _MATCH_SCALES[-1]
             self._matched.append((matches[agree], sighted.of(agree)))
+        if self._state.undone:
+            self._state = replace(self._state, keypoints=given)
         return num_measured
 
     def _refine_by_points(self) -> float:
@@ -208,9 +218,11 @@ class _Refinement:
             for sensor, m in zip(sensors, (view.matches for view in self._views), strict=True)
         ]
         why_not = objection(self._first, pose, sum(int(mask.sum()) for mask in inliers))
+        why_not = why_not or self._too_uncertain(pose.covariance)
         self._log(Step(name, self._now() - start, num_measured, pose.cost_before, pose.cost_after))
         if why_not:
-            self._state = replace(self._state, undone=f"the refinement by {name} {why_not}")
+            undone = f"the refinement by {name} {why_not}"
+            self._state = replace(self._state, undone="; ".join(filter(None, (self._state.undone, undone))))
             return 0.0
         self._residuals = pose.residuals
         self._state = replace(
@@ -221,6 +233,20 @@ class _Refinement:
             inliers=inliers,
         )
         return _moved(state, self._state, sightings)
+
+    def _too_uncertain(self, covariance: Float64) -> str:
+        """Why a refinement with this covariance is no better than the first pose; empty if it is."""
+        first = self._first
+        points = [
+            view.matches.points[inliers] for view, inliers in zip(self._views, first.inliers, strict=True)
+        ]
+        before, after = (
+            pixel_deviation(first.rig_from_world, first.sensors, points, c)
+            for c in (first.covariance, covariance)
+        )
+        if after * _MIN_GAIN <= before:
+            return ""
+        return f"left projections uncertain by {after:.3f} pixels, too much to improve on {before:.3f}"
 
     def _log(self, step: Step) -> None:
         self._state = replace(self._state, steps=(*self._state.steps, step))

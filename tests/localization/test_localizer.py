@@ -7,6 +7,7 @@ import h5py
 import numpy as np
 import pytest
 from PIL import Image
+from scipy.ndimage import map_coordinates
 
 from pixcli.errors import UserError
 from pixcli.io.images import read_image
@@ -126,6 +127,23 @@ def test_an_image_of_something_else_changes_little(left_out, localizer):
     assert result.success
     raw = left_out.position_error(left_out.first)
     assert left_out.position_error(result.cam_from_world) < 1.5 * raw
+
+
+def test_an_image_that_misleads_is_seen(left_out):
+    """It is bent by a pixel here and there: keypoints, which are not, tell the pose better."""
+    pixels = read_image(left_out.images / left_out.name)
+    y, x = np.mgrid[: pixels.shape[0], : pixels.shape[1]].astype(float)
+    bent = map_coordinates(
+        pixels, [y + 0.8 * np.sin(x / 9 + y / 13), x + 0.8 * np.sin(y / 11 - x / 17)], order=3, mode="nearest"
+    )
+    for densify, steps in (("never", ["matches"]), ("always", ["matches", "points"])):
+        localizer = left_out.localizer(densify=densify)
+        assert left_out.localize(localizer).undone == ""
+        result = left_out.localize(localizer, image=bent)
+        assert np.array_equal(result.cam_from_world.params, left_out.first.params)
+        assert np.array_equal(result.keypoints, left_out.keypoints[left_out.point2D_idxs])
+        for step in steps:
+            assert f"the refinement by {step} left projections uncertain by" in result.undone
 
 
 def test_matches_with_deleted_points_do_not_count(left_out, localizer):

@@ -152,6 +152,23 @@ def test_a_first_pose_agrees_with_most_matches(number):
         assert inliers[:30].mean() < 0.2
 
 
+@pytest.mark.parametrize("number", [6, 12, 300])
+def test_a_first_pose_is_as_certain_as_it_says(number):
+    """With few matches too, which agree by chance; and with some that are not as precise as others."""
+    errors = []
+    for seed in range(40):
+        rng = np.random.default_rng(seed)
+        sensors = sensors_of("OPENCV")
+        (seen,) = sightings_of(sensors, number, rng, noise=0.3)
+        coarse = rng.random(number) < 0.15
+        xy = seen.xy + np.where(coarse, 3.0, 0)[:, None] * rng.standard_normal((number, 2))
+        first = find_first_pose([Matches(sensors[0], xy, seen.points)], AbsolutePoseOptions(), 0)
+        error = difference(first.rig_from_world, POSE)
+        errors.append(error @ np.linalg.solve(first.covariance, error) / 6)
+    assert 0.2 < np.median(errors) < 1.3
+    assert np.mean(errors) < 4
+
+
 def first_pose(sensors, covariance):
     return FirstPose(POSE, sensors, [np.ones(100, bool)], 0.5, covariance, False)
 
