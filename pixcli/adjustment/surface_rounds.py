@@ -129,7 +129,9 @@ def adjust_by_surfaces(
             added = _complete(model, observations, measured, images, features, progress)
         residual_before = np.linalg.norm(project(model, observations) - xy, axis=1)[accepted]
         with progress.phase("adjust"):
-            adjust_geometrically(model, scales_down_to(residual_before), options, ceres, constants)
+            # Only the last round needs the tight loss: the others lead to places to measure at.
+            scales = scales_down_to(residual_before) if last else FIRST_SCALES[-1:]
+            adjust_geometrically(model, scales, options, ceres, constants)
         if not keep_completed:
             _take_back(model, added)
         before, projected = projected, project(model, observations)
