@@ -1,5 +1,6 @@
 """The steps of a run: what each was made from, so that none is repeated in vain."""
 
+import errno
 import hashlib
 import json
 import logging
@@ -15,6 +16,7 @@ from pixcli.errors import UserError
 from pixcli.io.files import replacing
 from pixcli.io.report import plain
 from pixcli.progress import peak_memory_mb
+from pixcli.reconstruction.isolation import clear_leftovers
 
 log = logging.getLogger(__name__)
 
@@ -59,6 +61,7 @@ class Steps:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise UserError(f"{folder} cannot be made: {error.strerror}") from error
+        clear_leftovers(folder)
         self._write()
 
     def hash_of(self, path: Path) -> str:
@@ -98,7 +101,15 @@ class Steps:
         self._steps[name] = {"inputs": inputs, "done": False}
         self._write()
         start = time.perf_counter()
-        figures = dict(plain(work(resume)))
+        try:
+            figures = dict(plain(work(resume)))
+        except OSError as error:
+            if error.errno != errno.ENOSPC:
+                raise
+            raise UserError(
+                f"the disk of {self._file.parent} is full, in the step {name}. What was done is kept; the same "
+                "command goes on from there"
+            ) from error
         memory = max(peak_memory_mb(), figures.get("peak_memory_mb", 0.0))
         figures |= {"seconds": time.perf_counter() - start, "peak_memory_mb": memory}
         self._steps[name] = {"inputs": inputs, "done": True, "figures": figures}

@@ -1,3 +1,4 @@
+import os
 from pathlib import Path
 
 import pytest
@@ -83,3 +84,10 @@ def test_errors_and_results_come_back_from_another_process(tmp_path: Path) -> No
     assert isolated("adding", tmp_path, sum, [1, 2])[0] == 3
     with pytest.raises(UserError, match=r"nothing\.jpg"):
         isolated("looking", tmp_path, check_image, tmp_path / "nothing.jpg")
+
+
+def test_what_a_process_that_died_has_begun_is_removed(tmp_path: Path) -> None:
+    (tmp_path / ".pixcli-begun" / "models").mkdir(parents=True)
+    with pytest.raises(UserError, match="COLMAP died while it was mapping"):
+        isolated("mapping", tmp_path, os._exit, 3)
+    assert not list(tmp_path.iterdir())
