@@ -19,6 +19,8 @@ _DAMPING = 1e-9
 _MIN_SIGHTINGS = 4
 _SETTLED = 1e-4  # of a parameter's standard deviation
 _NOT_ROBUST = 1e6  # scale of a loss
+_MEDIAN = 2 * float(np.log(2))  # of squared lengths along two axes, in variances
+_HALVINGS = 12
 _ROUGHLY = 0.3  # deviation of intrinsics that nothing tells of, of the focal length or of 1
 _CLUSTERS = 8  # along each side of an image, whose errors may have a common part
 
@@ -41,6 +43,10 @@ class Sightings:
     """(n, 2) COLMAP pixels."""
     covariance: Float64
     """(n, 3) xx, xy, yy of what remains when the pose is right, in pixels squared."""
+
+    def of(self, rows: npt.NDArray[np.bool_]) -> "Sightings":
+        """Some of them."""
+        return Sightings(self.points[rows], self.xy[rows], self.covariance[rows])
 
 
 @dataclass(frozen=True)
@@ -101,19 +107,19 @@ def refine_pose(
 ) -> RefinedPose | None:
     """The pose, and on request intrinsics, under Cauchy losses of these scales.
 
-    They are in standard deviations of the sightings, or in those of the residuals where these are larger:
-    cameras that do not fit quite must not be taken for outliers. Every sensor's camera is refined on its own.
-    None if the sightings do not determine all of it.
+    They are in standard deviations of the sightings. Where residuals are larger than those, as with cameras
+    that do not quite fit, all sightings deviate by as much more: the most precise of them must not decide
+    alone, nor be taken for outliers. Every sensor's camera is refined on its own. None if the sightings do
+    not determine all of it.
     """
     if sum(len(seen.xy) for seen in sightings) < _MIN_SIGHTINGS:
         return None
     problem = _Problem(sensors, sightings, refined)
-    state = _State(rig_from_world, [sensor.camera for sensor in sensors])
-    start = problem.residuals(state)
-    for factor in scales:
+    before = state = _State(rig_from_world, [sensor.camera for sensor in sensors])
+    for scale in scales:
+        problem.widen(state)
         jacobian = problem.jacobian(state)
         residuals = problem.residuals(state)
-        scale = factor * max(1.0, _spread(residuals))
         cost = _cost(residuals, scale)
         for _ in range(_ITERATIONS):
             h, b = problem.equations(jacobian, residuals, scale)
@@ -144,7 +150,7 @@ def refine_pose(
         state.cameras,
         covariance,
         [np.sqrt(s) for s in squares],
-        _cost(start, scale),
+        _cost(problem.residuals(before), scale),
         cost,
     )
 
@@ -168,13 +174,23 @@ class _Problem:
         self.intrinsics = [refined.indices(sensor.camera) for sensor in sensors]
         self.whitening = [_whitening(seen.covariance) for seen in sightings]
 
+    def widen(self, state: _State) -> None:
+        """Weigh sightings as if all had that variance beyond their own which their residuals show."""
+        offsets = [self._offsets(state, k) for k in range(len(self.sensors))]
+        variance = _common_variance(
+            np.concatenate(offsets), np.concatenate([seen.covariance for seen in self.sightings])
+        )
+        common = np.array([variance, 0, variance])
+        self.whitening = [_whitening(seen.covariance + common) for seen in self.sightings]
+
     def residuals(self, state: _State) -> Float64:
         return np.concatenate([self._residuals(state, k) for k in range(len(self.sensors))])
 
     def _residuals(self, state: _State, k: int) -> Float64:
-        in_camera = self._in_camera(state, k)
-        xy = _project(state.cameras[k], in_camera)
-        return np.asarray(np.einsum("nij,nj->ni", self.whitening[k], xy - self.sightings[k].xy))
+        return np.asarray(np.einsum("nij,nj->ni", self.whitening[k], self._offsets(state, k)))
+
+    def _offsets(self, state: _State, k: int) -> Float64:
+        return _project(state.cameras[k], self._in_camera(state, k)) - self.sightings[k].xy
 
     def _in_camera(self, state: _State, k: int) -> Float64:
         return _in_camera(self.sensors[k], state.rig_from_world, self.sightings[k].points)
@@ -258,9 +274,22 @@ def _weights(residuals: Float64, scale: float) -> Float64:
     return np.asarray(1 / (1 + (residuals**2).sum(1) / scale**2))
 
 
-def _spread(residuals: Float64) -> float:
-    """Robust standard deviation along an axis, from the median length."""
-    return float(np.median(np.linalg.norm(residuals, axis=1))) / 1.1774  # that of Rayleigh's distribution
+def _common_variance(offsets: Float64, covariance: Float64) -> float:
+    """What is to be added to covariances (n, 3) for the median of the offsets (n, 2) to be as expected."""
+    x, y = offsets[np.isfinite(offsets).all(1)].T
+    xx, xy, yy = covariance[np.isfinite(offsets).all(1)].T
+
+    def excess(variance: float) -> bool:
+        a, b = xx + variance, yy + variance
+        return bool(np.median((b * x**2 - 2 * xy * x * y + a * y**2) / (a * b - xy**2)) > _MEDIAN)
+
+    if not len(x) or not excess(0.0):
+        return 0.0
+    low, high = 0.0, float(np.median(x**2 + y**2)) / _MEDIAN
+    for _ in range(_HALVINGS):
+        middle = (low + high) / 2
+        low, high = (middle, high) if excess(middle) else (low, middle)
+    return high
 
 
 def _finite(residuals: Float64) -> Float64:

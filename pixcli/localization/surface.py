@@ -98,6 +98,10 @@ class _Refinement:
             first.inliers,
             [view.matches.xy for view in views],
         )
+        self._matched: list[tuple[Int64, Sightings]] = []
+        """Matches of each sensor that agree with the pose, and where they were found."""
+        self._residuals = [np.zeros(0)] * len(views)
+        """Of each sensor's sightings, in standard deviations; infinite where they gave no pose."""
 
     def run(self) -> SurfaceLocalization:
         num_measured = self._refine_by_matches()
@@ -115,14 +119,14 @@ class _Refinement:
         """
         start, first = self._now(), self._first
         limits = replace(_MATCH_LIMITS, max_shift=max(_MATCH_LIMITS.max_shift, 3 * first.deviation))
-        sightings, keypoints, num_measured = [], [], 0
+        sightings, seen, keypoints, num_measured = [], [], [], 0
         for view, sensor, inliers in zip(self._views, first.sensors, first.inliers, strict=True):
             xy, pose = np.array(view.matches.xy), sensor.cam_from_rig * first.rig_from_world
             at = np.flatnonzero(inliers & (view.rows >= 0))
             observation, near = self._map.nearest_to(view.rows[at], sensor.camera, pose)
             at, observation = at[near], observation[near]
             has_surface = self._map.has_surface[view.rows[at]]
-            left, parts = np.ones(len(at), bool), []
+            left, parts, members = np.ones(len(at), bool), [], []
             for measure, tried in ((measure_points, has_surface), (align_points, left)):
                 asked = np.flatnonzero(tried)
                 some = at[asked]
@@ -139,33 +143,42 @@ class _Refinement:
                 xy[some[accepted]] = sighted.xy
                 left[asked[accepted]] = False
                 parts.append(sighted)
+                members.append(some[accepted])
             measured = at[~left]
             raw = np.array(inliers)
             raw[measured] = False
             covariance = np.tile([first.deviation**2, 0, first.deviation**2], (int(raw.sum()), 1))
             kept = Sightings(view.matches.points[raw], xy[raw], covariance)
             sightings.append(_joined(*parts, kept))
+            seen.append(np.concatenate([*members, np.flatnonzero(raw)]))
             keypoints.append(xy)
             num_measured += len(measured)
         self._state = replace(self._state, keypoints=keypoints)
         self._refine("matches", start, num_measured, sightings, _MATCH_SCALES)
+        for matches, sighted, residuals in zip(seen, sightings, self._residuals, strict=True):
+            agree = residuals < _MATCH_SCALES[-1]
+            self._matched.append((matches[agree], sighted.of(agree)))
         return num_measured
 
     def _refine_by_points(self) -> float:
-        """Measure all that the query shows of the map, matched or not; how many pixels the pose moved by."""
+        """Measure all that the query shows of the map, matched or not; how many pixels the pose moved by.
+
+        Matches that are not among it take part as they were found, if they agreed with the pose.
+        """
         start, state = self._now(), self._state
         max_points = self._options.max_num_points // len(self._views)
         matched = zip(self._views, state.inliers, strict=True)
         seen = np.concatenate([view.rows[inliers & (view.rows >= 0)] for view, inliers in matched])
-        sightings = []
-        for view, sensor in zip(self._views, state.sensors, strict=True):
+        sightings, num_measured = [], 0
+        for view, sensor, (matches, found) in zip(self._views, state.sensors, self._matched, strict=True):
             pose = sensor.cam_from_rig * state.rig_from_world
             rows, observation = self._map.visible(sensor.camera, pose, seen, max_points, _MAX_POINT_DEVIATION)
-            _, sighted = measure_points(
+            accepted, sighted = measure_points(
                 self._map, rows, observation, sensor.camera, pose, view.images, POINT_LIMITS
             )
-            sightings.append(sighted)
-        num_measured = sum(len(part.xy) for part in sightings)
+            others = ~np.isin(view.rows[matches], rows[accepted])
+            sightings.append(_joined(sighted, found.of(others)))
+            num_measured += len(sighted.xy)
         if num_measured < _MIN_MEASURED:
             self._log(Step("points", self._now() - start, num_measured))
             return 0.0
@@ -185,6 +198,7 @@ class _Refinement:
         if sum(len(part.xy) for part in sightings) < _MIN_FOR_INTRINSICS:
             refined = RefinedIntrinsics()
         pose = refine_pose(state.rig_from_world, state.sensors, sightings, scales, refined)
+        self._residuals = [np.full(len(part.xy), np.inf) for part in sightings]
         if pose is None:
             self._log(Step(name, self._now() - start, num_measured))
             return 0.0
@@ -198,6 +212,7 @@ class _Refinement:
         if why_not:
             self._state = replace(self._state, undone=f"the refinement by {name} {why_not}")
             return 0.0
+        self._residuals = pose.residuals
         self._state = replace(
             self._state,
             rig_from_world=pose.rig_from_world,

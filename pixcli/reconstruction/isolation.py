@@ -11,6 +11,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -22,6 +23,7 @@ Result = TypeVar("Result")
 
 _INTERRUPTED = 130
 _PATIENCE = 10.0  # seconds that an interrupted call gets to end by itself
+_FULL = 10_000_000  # free bytes of a disk on which SQLite fails: it gives some back as it does
 # What a dying process prints: where it was in its code, which tells a user nothing.
 _LAST_WORDS = re.compile(
     r"terminate called|  what\(\):|\*\*\* |PC: @| +@ |Fatal Python error|F\d{8} |Aborted"
@@ -41,7 +43,8 @@ def isolated(
         What the function returns, and the peak memory of its process in MB.
 
     Raises:
-        UserError: that of the function, or that the process died.
+        UserError: that of the function, or that the process died, or failed where the disk is full.
+        Exception: any other of the function, with its traceback as a note.
     """
     with tempfile.TemporaryDirectory(prefix="pixcli-") as temporary:
         call, answer = Path(temporary) / "call", Path(temporary) / "answer"
@@ -58,19 +61,33 @@ def isolated(
             code = process.wait()
         except BaseException:
             _stop(process)
+            clear_leftovers(folder)
             raise
         if code == _INTERRUPTED:
             raise Interrupted
         if not answer.is_file():
-            free = shutil.disk_usage(folder).free / 1e6
-            raise UserError(
-                f"COLMAP died while it was {what}: is the disk of {folder} full ({free:.0f} MB are free), or "
-                "the memory used up? What was done is kept; the same command goes on from there"
-            )
+            clear_leftovers(folder)
+            raise UserError(_died(what, folder))
         result, error, memory = pickle.loads(answer.read_bytes())
+        if isinstance(error, RuntimeError) and shutil.disk_usage(folder).free < _FULL:
+            raise UserError(_died(what, folder)) from error
         if error is not None:
             raise error
         return result, memory
+
+
+def _died(what: str, folder: Path) -> str:
+    free = shutil.disk_usage(folder).free / 1e6
+    return (
+        f"COLMAP died while it was {what}: is the disk of {folder} full ({free:.0f} MB are free), or the "
+        "memory used up? What was done is kept; the same command goes on from there"
+    )
+
+
+def clear_leftovers(folder: Path) -> None:
+    """Removes the unfinished results of what was killed here."""
+    for path in folder.glob(".pixcli-*"):
+        shutil.rmtree(path, ignore_errors=True)
 
 
 def _stop(process: subprocess.Popen[str]) -> None:
@@ -96,11 +113,15 @@ def _serve() -> None:
     try:
         function, arguments, level = pickle.loads(call.read_bytes())
         logging.getLogger("pixcli").setLevel(level)
-        result, error = None, None
+        result: Any = None
+        error: Exception | None = None
         try:
             result = function(*arguments)
         except UserError as told:
             error = told
+        except Exception as failed:
+            error = failed
+            error.add_note(f"in a process of its own:\n{traceback.format_exc()}")
         partial = answer.with_suffix(".partial")
         partial.write_bytes(pickle.dumps((result, error, peak_memory_mb())))
         partial.replace(answer)

@@ -188,3 +188,10 @@ def test_a_truncated_image_fails_its_query_only(left_out, localizer, tmp_path):
 def test_a_localizer_needs_something_to_compare_with(left_out):
     with pytest.raises(UserError, match="takes references, or the image_path"):
         QueryLocalizer(left_out.model)
+
+
+def test_few_points_leave_the_matches_in(left_out):
+    matches = left_out.localize(left_out.localizer(densify="never"))
+    few = left_out.localize(left_out.localizer(densify="always", max_num_points=20))
+    assert few.steps[-2].measurements <= 20
+    assert np.trace(few.covariance) < 1.3 * np.trace(matches.covariance)

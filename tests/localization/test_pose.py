@@ -168,3 +168,21 @@ def test_the_guard_objects_to_jumps_losses_and_costs():
     assert "standard deviations" in objection(first, refined_to(far), 80)
     assert "40 of 100 inliers" in objection(first, refined_to(near), 40)
     assert "raised its own cost" in objection(first, refined_to(near, 1.0, 1.1), 80)
+
+
+def test_what_a_camera_does_not_fit_is_no_matter_of_single_sightings():
+    """The most precise of them must not decide where all deviate by much more."""
+    found, best = [], []
+    for seed in range(30):
+        rng = np.random.default_rng(seed)
+        sensors = sensors_of("OPENCV")
+        (seen,) = sightings_of(sensors, 200, rng, noise=0.5)
+        deviation = np.where(np.arange(200) % 10, 0.5, 0.01)[:, None] ** 2 * [1, 0, 1]
+        claimed, known = (replace(seen, covariance=covariance) for covariance in (deviation, seen.covariance))
+        errors = []
+        for sightings in (claimed, known):
+            refined = refine_pose(start(rng, 1e-3), sensors, [sightings], (5.0, 5.0), RefinedIntrinsics())
+            errors.append(difference(refined.rig_from_world, POSE))
+        found.append(np.linalg.norm(errors[0]))
+        best.append(np.linalg.norm(errors[1]))
+    assert np.mean(found) < 1.5 * np.mean(best)  # 4.7 if claims counted
