@@ -23,10 +23,11 @@ Result = TypeVar("Result")
 
 _INTERRUPTED = 130
 _PATIENCE = 10.0  # seconds that an interrupted call gets to end by itself
+_COLMAPS_OWN = re.compile(r"\[\w+\.(cc|h):\d+\] ")  # a check that failed: of options, above all
 _FULL = 10_000_000  # free bytes of a disk on which SQLite fails: it gives some back as it does
-# What a dying process prints: where it was in its code, which tells a user nothing.
-_LAST_WORDS = re.compile(
-    r"terminate called|  what\(\):|\*\*\* |PC: @| +@ |Fatal Python error|F\d{8} |Aborted"
+# What tells a user nothing: where a dying process was in its code, how few features make a vocabulary tree.
+_IDLE_WORDS = re.compile(
+    r"terminate called|  what\(\):|\*\*\* |PC: @| +@ |Fatal Python error|F\d{8} |Aborted|WARNING clustering"
 )
 
 
@@ -43,7 +44,7 @@ def isolated(
         What the function returns, and the peak memory of its process in MB.
 
     Raises:
-        UserError: that of the function, or that the process died, or failed where the disk is full.
+        UserError: that of the function or of COLMAP, or that the process died, or failed on a full disk.
         Exception: any other of the function, with its traceback as a note.
     """
     with tempfile.TemporaryDirectory(prefix="pixcli-") as temporary:
@@ -56,7 +57,7 @@ def isolated(
         assert process.stderr is not None
         try:
             for line in process.stderr:
-                if not _LAST_WORDS.match(line):
+                if not _IDLE_WORDS.match(line):
                     sys.stderr.write(line)
             code = process.wait()
         except BaseException:
@@ -71,6 +72,8 @@ def isolated(
         result, error, memory = pickle.loads(answer.read_bytes())
         if isinstance(error, RuntimeError) and shutil.disk_usage(folder).free < _FULL:
             raise UserError(_died(what, folder)) from error
+        if _COLMAPS_OWN.match(str(error)):
+            raise UserError(f"COLMAP stopped while it was {what}: {error}".strip()) from error
         if error is not None:
             raise error
         return result, memory

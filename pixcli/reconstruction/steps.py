@@ -107,8 +107,8 @@ class Steps:
             if error.errno != errno.ENOSPC:
                 raise
             raise UserError(
-                f"the disk of {self._file.parent} is full, in the step {name}. What was done is kept; the same "
-                "command goes on from there"
+                f"the disk of {self._file.parent} is full, in the step {name}. What was done is kept; the "
+                "same command goes on from there"
             ) from error
         memory = max(peak_memory_mb(), figures.get("peak_memory_mb", 0.0))
         figures |= {"seconds": time.perf_counter() - start, "peak_memory_mb": memory}

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -222,6 +223,32 @@ def test_options_of_colmap_pass_through(run: Run, images: Path, tmp_path: Path) 
         assert database.num_keypoints() <= 3 * 1400  # a keypoint may have two orientations
         assert database.num_matched_image_pairs() == 2
     assert pycolmap.Reconstruction(out / "model").num_reg_images() >= 2
+
+
+@pytest.mark.parametrize(
+    ("options", "pairs"),
+    [
+        (["--matcher", "vocab_tree", "--VocabTreeMatching.num_images", 2], range(2, 6)),
+        (["--matcher", "sequential", "--SequentialMatching.overlap", 1], [3]),
+        (
+            [
+                *("--matcher", "sequential", "--SequentialMatching.overlap", 1),
+                *("--SequentialMatching.loop_detection", 1, "--SequentialMatching.loop_detection_period", 1),
+            ],
+            [6],
+        ),
+    ],
+)
+def test_images_are_retrieved_or_follow_each_other(
+    run: Run, first_run: Path, finished: Path, options: list, pairs: Sequence[int]
+) -> None:
+    off = ["--KeypointAdjustment.apply", 0, "--FeaturemetricBundleAdjustment.apply", 0]
+    off += ["--Reconstruction.report_pictures", 0, "--SequentialMatching.quadratic_overlap", 0]
+    paths = ["--image_path", first_run / "images", "--output_path", finished]
+    result = run("reconstructor", *paths, *SMALL, *off, *options)
+    assert result.code == 0, result.err
+    with pycolmap.Database.open(finished / "database.db") as database:
+        assert database.num_matched_image_pairs() in pairs
 
 
 def test_keypoints_and_matches_without_descriptors_are_verified(run: Run, first_run: Path, tmp_path: Path):

@@ -1,6 +1,7 @@
 import os
 from pathlib import Path
 
+import pycolmap
 import pytest
 
 from pixcli.errors import UserError
@@ -84,6 +85,11 @@ def test_errors_and_results_come_back_from_another_process(tmp_path: Path) -> No
     assert isolated("adding", tmp_path, sum, [1, 2])[0] == 3
     with pytest.raises(UserError, match=r"nothing\.jpg"):
         isolated("looking", tmp_path, check_image, tmp_path / "nothing.jpg")
+    with pytest.raises(UserError, match=r"COLMAP stopped while it was adding: \[\w+\.h"):
+        isolated("adding", tmp_path, pycolmap.RANSACOptions(confidence=7.0).check)
+    with pytest.raises(TypeError) as raised:
+        isolated("adding", tmp_path, sum, 3)
+    assert "Traceback" in raised.value.__notes__[0]
 
 
 def test_what_a_process_that_died_has_begun_is_removed(tmp_path: Path) -> None:
