@@ -1,7 +1,7 @@
 """Guided completion: which points should be seen in which images that have no observation of them.
 
-They are measured like any others: cut_surface_patches and measure_shifts of pixcli.adjustment.surface, on a
-small support and with the strict limits below.
+They are measured like any others, by measure_surfaces of pixcli.adjustment.surface, on a small support and
+with the strict limits below.
 """
 
 from collections.abc import Sequence

@@ -96,7 +96,7 @@ def planes_from_normals(surfaces: Surfaces, normals: Float64) -> Float64:
     return np.concatenate([np.zeros((len(slopes), 1)), slopes], 1)
 
 
-def points_of(surfaces: Surfaces, points: Float64, planes: Float64) -> Float64:
+def points_from_planes(surfaces: Surfaces, points: Float64, planes: Float64) -> Float64:
     """(P, 3) points moved along their reference's ray to their planes' depth."""
     reference = surfaces.views[surfaces.reference]
     move = reference["distance"] * (1 / (1 + planes[:, 0]) - 1)

@@ -81,13 +81,13 @@ def _fit_linearised(
     residual[~usable], slope[~usable] = 0, 0
     begins = observations.ptr[:-1]
     step = np.zeros_like(points)
+    gram = slope.transpose(0, 2, 1) @ slope
     identity = np.eye(3)
     for scale in (scale for scale in scales for _ in range(_STEPS)):
         now = residual + np.einsum("nij,nj->ni", slope, step[observations.point_index])
         weight = 1 / (1 + np.square(now / scale).sum(axis=1))
-        weighted = slope * weight[:, None, None]
-        matrix = np.add.reduceat(weighted.transpose(0, 2, 1) @ slope, begins)
-        vector = np.add.reduceat(np.einsum("nki,nk->ni", weighted, now), begins)
+        matrix = np.add.reduceat(gram * weight[:, None, None], begins)
+        vector = np.add.reduceat(np.einsum("nki,nk->ni", slope, now * weight[:, None]), begins)
         damping = _DAMPING * np.trace(matrix, axis1=1, axis2=2) + 1e-30
         step -= np.linalg.solve(matrix + damping[:, None, None] * identity, vector[..., None])[..., 0]
     return points + step

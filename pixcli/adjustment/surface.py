@@ -6,7 +6,7 @@ views; then each view's own shift against that warp is measured, with its covari
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from typing import Any, TypeVar
 
 import numpy as np
@@ -14,25 +14,18 @@ import numpy.typing as npt
 from numpy.lib.recfunctions import structured_to_unstructured
 
 from pixcli import _core
-from pixcli.adjustment.planes import MAX_SLOPE, Float64, Int32, Int64, Surfaces, determinant, induced_affine
+from pixcli.adjustment.planes import MAX_SLOPE, Float64, Int32, Int64, Surfaces
+from pixcli.adjustment.surface_patches import Support, SurfacePatches, cut_surface_patches, surface_parts
 from pixcli.alignment.result import Status
-from pixcli.alignment.scale_space import Boxes, boxes_between
-from pixcli.alignment.sources import Source, source_of
 from pixcli.features.streaming import ImageFile
 from pixcli.options import DenseFeaturesOptions
 from pixcli.progress import Progress, Update
 
 Bool = npt.NDArray[np.bool_]
-Support = tuple[int, float]
-"""Radius in nodes, step in pixels."""
-
 REFINE_SUPPORT = (5, 1.0)  # a small one: points are rarely as flat as a larger one extends
 SUPPORTS = ((5, 1.0), (7, 1.0))
 """To choose from for each shift; larger ones bias camera centres."""
 
-_MAX_PAIRS = 100_000  # whose patches are in memory at a time: some 150 MB
-_WARP_SLACK = 1.4  # how much larger than at first a warped support may become inside its patch
-_MAX_RATIO = 4.0  # of the magnifications of two views that are compared
 _STEP_TOLERANCE = 0.004  # pixels
 _MAX_WORSENING = 0.003  # of a correlation: the robust optimum is not quite its largest value
 
@@ -54,21 +47,6 @@ class SurfaceLimits:
     image's longer side."""
     max_iterations: int = 15
     num_threads: int = -1
-
-
-@dataclass(frozen=True)
-class SurfacePatches:
-    """The patches that surfaces are measured on, of the scale space or of feature maps."""
-
-    samples: npt.NDArray[Any]
-    starts: Int64
-    boxes: Boxes
-    by_step: dict[float, tuple[Int32, Int32, Float64]]
-    """For each step of a support, (n,): patch of the view, patch of the reference, spacing of the nodes."""
-    gains: npt.NDArray[np.float32] | None = None
-    """Of feature maps kept in bytes."""
-    comparison: str | None = None
-    """How features are compared; None: patches are grey."""
 
 
 @dataclass(frozen=True)
@@ -142,12 +120,11 @@ def align_surfaces(
     """
     fits, shifts = [], []
     narrow, widest = supports[:-1] or supports, supports[-1]
-    for points in surfaces.parts(_MAX_PAIRS):
+    cut = [REFINE_SUPPORT, *narrow]
+    for points in surface_parts(surfaces, planes, cut, limits.max_shift, images, features):
         part, pairs = surfaces.part(points), slice(surfaces.ptr[points.start], surfaces.ptr[points.stop])
         plane = planes[points]
-        patches = cut_surface_patches(
-            part, plane, [REFINE_SUPPORT, *narrow], limits.max_shift, images, features, progress
-        )
+        patches = cut_surface_patches(part, plane, cut, limits.max_shift, images, features, progress)
         fit = refine_surfaces(part, plane, patches, REFINE_SUPPORT, used[pairs], limits, progress)
         fits.append(fit)
         measured = fit.accepted[part.point]
@@ -185,7 +162,7 @@ def measure_surfaces(
 ) -> Shifts:
     """measure_shifts of all pairs against the planes (P, 3) given, part by part: for guided completion."""
     shifts = []
-    for points in surfaces.parts(_MAX_PAIRS):
+    for points in surface_parts(surfaces, planes, supports, limits.max_shift, images, features):
         part, plane = surfaces.part(points), planes[points]
         patches = cut_surface_patches(part, plane, supports, limits.max_shift, images, features, progress)
         measured = np.ones(len(part.pair_view), bool)
@@ -196,75 +173,6 @@ def measure_surfaces(
 def _joined(kind: type[_Result], parts: Sequence[_Result]) -> _Result:
     names = [field.name for field in fields(kind)]
     return kind(**{name: np.concatenate([getattr(part, name) for part in parts]) for name in names})
-
-
-def cut_surface_patches(
-    surfaces: Surfaces,
-    planes: Float64,
-    supports: Sequence[Support],
-    max_shift: float,
-    images: Sequence[ImageFile],
-    features: DenseFeaturesOptions,
-    progress: Progress,
-) -> SurfacePatches:
-    """The patches that these supports need around where the planes project to, and max_shift beyond."""
-    # Boxes differ from round to round: a cache of them would serve no later run.
-    source = source_of(features.models[0], images, replace(features, use_cache=False))
-    boxes, image, by_step = _plan_boxes(surfaces, planes, supports, max_shift, source)
-    store = source.items(boxes, image).fill(progress)
-    store.close()
-    arrays = source.arrays(store, boxes, source.support(1, 1).output)
-    starts = np.append(arrays["offset"], len(arrays["buffer"]))
-    return SurfacePatches(
-        arrays["buffer"], starts, boxes, by_step, arrays.get("gains"), arrays.get("comparison")
-    )
-
-
-def _plan_boxes(
-    surfaces: Surfaces, planes: Float64, supports: Sequence[Support], max_shift: float, source: Source
-) -> tuple[Boxes, Int32, dict[float, tuple[Int32, Int32, Float64]]]:
-    """Boxes ordered by image, the image of each, and SurfacePatches.by_step."""
-    affine, xy = induced_affine(surfaces, planes)
-    reference = surfaces.reference[surfaces.point]
-    xy_reference = np.stack([surfaces.views["x"][reference], surfaces.views["y"][reference]], 1)
-    ratio = np.sqrt(determinant(affine))
-    comparable = (ratio < _MAX_RATIO) & (ratio > 1 / _MAX_RATIO)
-    view, level, low, high = [], [], [], []
-    steps = sorted({step for _, step in supports})
-    spacings = []
-    for step in steps:
-        radius = max(r for r, s in supports if s == step)
-        # The coarser of the two views has its nodes a step apart; the other's then lie further apart.
-        support = source.support(radius, step)
-        wanted = support.step * np.maximum(1, np.where(comparable, 1 / ratio, 1))
-        reference_level = source.level_of(support, wanted, surfaces.image[reference])
-        spacing = source.spacing_of(support, reference_level)
-        wanted = spacing * np.where(comparable, ratio, 1)
-        view_level = source.level_of(support, wanted, surfaces.image[surfaces.pair_view])
-        reach = (radius * spacing)[:, None] * np.ones(2)
-        extent = _WARP_SLACK * radius * spacing[:, None] * np.abs(affine).sum(2)
-        extent += max_shift + source.pitch_of(view_level)[:, None]
-        centre = np.where(comparable[:, None], xy, np.nan)  # a box of size 0 otherwise
-        view += [surfaces.pair_view, reference]
-        level += [view_level, reference_level]
-        low += [centre - extent, xy_reference - reach]
-        high += [centre + extent, xy_reference + reach]
-        spacings.append(spacing)
-    # One box serves all that is asked of a level around a point in an image.
-    rows = np.concatenate(view).astype(np.int64)
-    key = (surfaces.image[rows] * np.int64(len(surfaces.views)) + rows) * 256 + np.concatenate(level)
-    unique, patch_of = np.unique(key, return_inverse=True)
-    lowest, highest = np.full((len(unique), 2), np.inf), np.full((len(unique), 2), -np.inf)
-    np.fmin.at(lowest, patch_of, np.concatenate(low))
-    np.fmax.at(highest, patch_of, np.concatenate(high))
-    image = (unique // 256 // max(len(surfaces.views), 1)).astype(np.int32)
-    nothing = ~(np.isfinite(lowest) & np.isfinite(highest))
-    lowest[nothing] = highest[nothing] = np.nan
-    of_box = (unique % 256).astype(np.int32)
-    boxes = boxes_between(lowest, highest, of_box, surfaces.image_size[image], source.pitch_of(of_box))
-    patch = patch_of.reshape(len(steps), 2, -1).astype(np.int32)
-    by_step = {step: (patch[k, 0], patch[k, 1], spacings[k]) for k, step in enumerate(steps)}
-    return boxes, image, by_step
 
 
 def refine_surfaces(

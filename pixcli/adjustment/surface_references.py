@@ -14,10 +14,11 @@ import numpy.typing as npt
 import pycolmap
 
 from pixcli.adjustment.linearisation import Views
-from pixcli.adjustment.observations import read_observations
+from pixcli.adjustment.observations import points_of, read_observations
 from pixcli.adjustment.planes import Float64, Int32, Surfaces, normals_of
-from pixcli.adjustment.surface import Support, SurfaceLimits, align_surfaces
-from pixcli.adjustment.surface_rounds import points_of_model, surfaces_of
+from pixcli.adjustment.surface import SurfaceLimits, align_surfaces
+from pixcli.adjustment.surface_patches import Support
+from pixcli.adjustment.surface_rounds import surfaces_of
 from pixcli.alignment.scale_space import Boxes
 from pixcli.alignment.sources import Source, source_of
 from pixcli.features.streaming import ImageFile
@@ -55,7 +56,7 @@ def make_surface_references(
     """
     features = replace(features, use_cache=False)
     observations = read_observations(model)
-    points = points_of_model(model, observations)
+    points = points_of(model, observations)
     surfaces = surfaces_of(model, observations, points, images)
     residual = np.linalg.norm(_seen(surfaces.views) - observations.xy, axis=1)
     gate = max(_GATE, 4 * float(np.nanmedian(residual)) + 1)  # wider where a detector scatters by pixels

@@ -15,18 +15,25 @@ from pixcli.adjustment.completion import (
 )
 from pixcli.adjustment.geometric import FIRST_SCALES, adjust_geometrically, scales_down_to
 from pixcli.adjustment.linearisation import Views, linearise
-from pixcli.adjustment.observations import Observations, project, read_observations
+from pixcli.adjustment.observations import Observations, points_of, project, read_observations
 from pixcli.adjustment.planes import (
     Surfaces,
     choose_references,
     normals_of,
     planes_from_normals,
-    points_of,
+    points_from_planes,
 )
 from pixcli.adjustment.problem import Constants
-from pixcli.adjustment.surface import Shifts, SurfaceLimits, align_surfaces, measure_surfaces
+from pixcli.adjustment.surface import (
+    REFINE_SUPPORT,
+    Shifts,
+    SurfaceLimits,
+    align_surfaces,
+    measure_surfaces,
+)
+from pixcli.adjustment.surface_patches import estimate_surface_patches
 from pixcli.alignment.result import Status
-from pixcli.features.streaming import ImageFile
+from pixcli.features.streaming import Estimate, ImageFile
 from pixcli.options import DenseFeaturesOptions
 from pixcli.options.bundle_adjustment import BundleAdjustmentCeresOptions, BundleAdjustmentOptions
 from pixcli.progress import Progress
@@ -38,6 +45,7 @@ _GATE = 2.0  # pixels; observations further from their point take no part in its
 # Only chance moves projections once a round moves them by more than this share of what the round
 # before it did; one more is the last then.
 _SETTLED = 0.7
+_PROBLEM_BYTES = 2000  # that COLMAP's and Ceres's share of an observation takes
 
 Float64 = NDArray[np.float64]
 Bool = NDArray[np.bool_]
@@ -112,9 +120,10 @@ def adjust_by_surfaces(
         complete_tracks: in the last round, measure points also in images that have no observation of them.
         keep_completed: leave these observations in the model, as additional 2D points.
     """
+    observations = read_observations(model, options.min_track_length)
+    _estimate(model, observations, images, features).announce("--preset low_memory")
     with progress.phase("adjust"):
         adjust_geometrically(model, FIRST_SCALES, options, ceres, constants)
-    observations = read_observations(model, options.min_track_length)
     projected = project(model, observations)
     done: list[SurfaceRound] = []
     normals: Float64 | None = None
@@ -129,7 +138,9 @@ def adjust_by_surfaces(
             added = _complete(model, observations, measured, images, features, progress)
         residual_before = np.linalg.norm(project(model, observations) - xy, axis=1)[accepted]
         with progress.phase("adjust"):
-            adjust_geometrically(model, scales_down_to(residual_before), options, ceres, constants)
+            # Only the last round needs the tight loss: the others lead to places to measure at.
+            scales = scales_down_to(residual_before) if last else FIRST_SCALES[-1:]
+            adjust_geometrically(model, scales, options, ceres, constants)
         if not keep_completed:
             _take_back(model, added)
         before, projected = projected, project(model, observations)
@@ -159,6 +170,22 @@ def adjust_by_surfaces(
     )
 
 
+def _estimate(
+    model: pycolmap.Reconstruction,
+    observations: Observations,
+    images: Sequence[ImageFile],
+    features: DenseFeaturesOptions,
+) -> Estimate:
+    """What a round takes, as far as the model before it tells."""
+    points = points_of(model, observations)
+    surfaces = surfaces_of(model, observations, points, images)
+    planes = np.zeros((len(points), 3))
+    supports = [REFINE_SUPPORT, *SHIFT_SUPPORTS[:-1]]
+    num_pairs = len(observations.image_ids)
+    patches = estimate_surface_patches(surfaces, planes, supports, _GATE, images, features, num_pairs)
+    return replace(patches, memory=patches.memory + num_pairs * _PROBLEM_BYTES)
+
+
 def _measure(
     model: pycolmap.Reconstruction,
     observations: Observations,
@@ -169,7 +196,7 @@ def _measure(
     progress: Progress,
 ) -> _Measured:
     """Measure all observations and put into the model what is accepted."""
-    points = points_of_model(model, observations)
+    points = points_of(model, observations)
     surfaces = surfaces_of(model, observations, points, images)
     seen = np.stack([surfaces.views["x"], surfaces.views["y"]], 1)
     residual = np.linalg.norm(seen - observations.xy, axis=1)
@@ -192,7 +219,7 @@ def _measure(
         moved = members[accepted[members]]
         for place, xy in zip(observations.keypoints[moved].tolist(), shifts.xy[moved], strict=True):
             points2D[place].xy = xy
-    refined = points_of(surfaces, points, fits.planes)
+    refined = points_from_planes(surfaces, points, fits.planes)
     points3D = model.points3D
     fitted = observations.point_ids[fits.accepted].tolist()
     for point_id, xyz in zip(fitted, refined[fits.accepted], strict=True):
@@ -244,12 +271,6 @@ def _take_back(model: pycolmap.Reconstruction, added: Sequence[tuple[int, int]])
     for image_id, place in reversed(added):
         model.delete_observation(image_id, place)
         del model.images[image_id].points2D[place]
-
-
-def points_of_model(model: pycolmap.Reconstruction, observations: Observations) -> Float64:
-    """(p, 3) the points of the observations."""
-    points3D = model.points3D
-    return np.array([points3D[point_id].xyz for point_id in observations.point_ids.tolist()]).reshape(-1, 3)
 
 
 def surfaces_of(

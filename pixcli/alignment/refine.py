@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pixcli.alignment.affine import AffineAlignment
+from pixcli.alignment.agreement import Agreement, measure_agreement
 from pixcli.alignment.featuremetric import FeaturemetricAlignment
 from pixcli.alignment.result import AlignmentResult, Status
 from pixcli.alignment.tracks import Tracks, build_tracks
@@ -55,6 +56,8 @@ class Refinement:
     cost_after: float
     moved_by: Mapping[str, int]
     """How many keypoints each model of a chain moved."""
+    epipolar: Agreement
+    """How the moved keypoints fit the geometry of their image pairs."""
     verification: VerificationCounts | None
     phases: list[PhaseStats]
 
@@ -76,6 +79,7 @@ class Refinement:
             "shift": {"median": self.shift_median, "p90": self.shift_p90, "max": self.shift_max},
             "cost": {"before": self.cost_before, "after": self.cost_after},
             "moved_by": self.moved_by,
+            "epipolar": self.epipolar.contents(),
             "verification": self.verification,
             "phases": self.phases,
         }
@@ -149,6 +153,27 @@ def plan_refinement(
     return Plan(database, graph, tracks, alignment)
 
 
+def move_keypoints(plan: Plan, progress: Progress, *, guard: bool) -> tuple[AlignmentResult, Agreement]:
+    """Run a plan. With the guard, all is undone if keypoints fit the geometry of their pairs worse then."""
+    result = plan.alignment.run(progress)
+    with progress.phase("check"):
+        agreement = measure_agreement(plan.graph, result.xy)
+    if agreement.worse:
+        log.warning(
+            "where keypoints moved, matches fit the epipolar geometry of their images worse than before: by "
+            "%.3f px before, %.3f px after (medians). %s",
+            agreement.before,
+            agreement.after,
+            "All stay where they were; --DenseFeatures.model image with --KeypointAdjustment.strategy affine "
+            "is more accurate."
+            if guard
+            else "KeypointAdjustment.guard is 0: they are written nevertheless.",
+        )
+        if guard:
+            result.undo(plan.graph.xy)
+    return result, agreement
+
+
 def refine_keypoints(
     database_path: Path | str,
     image_path: Path | str,
@@ -190,7 +215,7 @@ def refine_keypoints(
         constant_image_list_path=constant_image_list_path,
         progress=progress,
     )
-    result = plan.alignment.run(progress)
+    result, agreement = move_keypoints(plan, progress, guard=adjustment.guard)
     verification = None
     with write_refined_database(database_path, output_path, plan.database, result.xy) as refined:
         if adjustment.reverify:
@@ -205,7 +230,7 @@ def refine_keypoints(
         if covariance_path is not None:
             names = [image.name for image in plan.database.images]
             write_covariances(covariance_path, names, plan.database.offsets, result.covariance)
-    return _summary(plan, result, verification, progress)
+    return _summary(plan, result, agreement, verification, progress)
 
 
 def _indices(chosen: list[str], names: list[str]) -> npt.NDArray[np.int64]:
@@ -214,7 +239,11 @@ def _indices(chosen: list[str], names: list[str]) -> npt.NDArray[np.int64]:
 
 
 def _summary(
-    plan: Plan, result: AlignmentResult, verification: VerificationCounts | None, progress: Progress
+    plan: Plan,
+    result: AlignmentResult,
+    agreement: Agreement,
+    verification: VerificationCounts | None,
+    progress: Progress,
 ) -> Refinement:
     graph = plan.graph
     counts = np.bincount(result.status, minlength=len(Status))
@@ -233,6 +262,7 @@ def _summary(
         cost_before=result.cost_before,
         cost_after=result.cost_after,
         moved_by=result.moved_by,
+        epipolar=agreement,
         verification=verification,
         phases=progress.phases,
     )

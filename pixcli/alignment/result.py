@@ -31,6 +31,8 @@ class Status(IntEnum):
     """The local warp drifted too far from its start."""
     INVALID = 10
     """Not finite, or outside the image."""
+    UNDONE = 11
+    """Moved, but so that matches fitted the geometry of their image pairs worse: all such were undone."""
 
     @property
     def label(self) -> str:
@@ -53,3 +55,10 @@ class AlignmentResult:
     cost_after: float
     moved_by: dict[str, int] = field(default_factory=dict)
     """How many keypoints each model of a chain moved; of the affine strategy."""
+
+    def undo(self, xy: npt.NDArray[np.float64]) -> None:
+        """Puts all keypoints back to where they were, (n, 2)."""
+        moved = self.status == Status.MOVED
+        self.xy, self.cost_after = xy.copy(), self.cost_before
+        self.status[moved], self.covariance[moved] = Status.UNDONE, np.nan
+        self.moved_by = dict.fromkeys(self.moved_by, 0)

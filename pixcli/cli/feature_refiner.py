@@ -139,6 +139,8 @@ def _print_summary(refinement: Refinement) -> None:
             ("shift, largest (pixels)", f"{refinement.shift_max:.3f}"),
             ("cost before", f"{refinement.cost_before:.6g}"),
             ("cost after", f"{refinement.cost_after:.6g}"),
+            ("epipolar residual before, median (pixels)", f"{refinement.epipolar.before:.3f}"),
+            ("epipolar residual after, median (pixels)", f"{refinement.epipolar.after:.3f}"),
         ],
     )
     print_table(

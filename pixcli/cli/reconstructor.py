@@ -47,6 +47,7 @@ def reconstructor(
 def print_result(result: Reconstructed) -> None:
     """Prints what each stage was like, from raw to final, and what each step took."""
     steps: Mapping[str, Any] = result.report["steps"]
+    features = next(steps[name] for name in ("features", "database", "import") if name in steps)
     matches = next(steps[name] for name in ("matches", "database", "import") if name in steps)
     keypoints = steps.get("keypoints")
     mapped = steps.get("mapping") or steps["triangulation"]
@@ -55,7 +56,7 @@ def print_result(result: Reconstructed) -> None:
     verified = keypoints and keypoints["verification"]
     sampson = report["sampson"]
     rows = [
-        ("images", "", "", mapped["registered"], final["registered"]),
+        ("images", features.get("images", ""), "", mapped["registered"], final["registered"]),
         ("pairs with verified matches", matches["verified_pairs"], "", "", ""),
         (
             "verified matches",
@@ -105,7 +106,8 @@ def print_result(result: Reconstructed) -> None:
     )
     sizes = mapped["images"]
     if len(sizes) > 1:
-        print_table("Models", ["", "images"], [(f"sparse/{k}", size) for k, size in enumerate(sizes)])
+        rows = [(f"sparse/{k}", size, "kept" if k else "refined") for k, size in enumerate(sizes)]
+        print_table("Models", ["", "images", ""], rows)
     print(f"The refined model is in {result.model_path}")
 
 

@@ -479,5 +479,7 @@ def _write_errors(path: Path) -> Iterator[None]:
         yield
     except (sqlite3.Error, OSError, RuntimeError) as error:
         reason = "another program is using it" if "locked" in str(error) else str(error)
+        if "No registered database factory" in reason:  # all that pycolmap says where a new file has no room
+            reason = "database or disk is full"
         remedy = "; make room on its disk" if "full" in reason or "disk I/O" in reason else ""
         raise UserError(f"{path} cannot be written: {reason}; nothing was changed{remedy}") from error

@@ -14,7 +14,8 @@ from numpy.lib.recfunctions import structured_to_unstructured
 from pixcli import _core
 from pixcli.adjustment.linearisation import Views, linearise
 from pixcli.adjustment.planes import Surfaces, determinant, induced_affine, planes_from_normals
-from pixcli.adjustment.surface import SurfaceLimits, SurfacePatches, measure_shifts
+from pixcli.adjustment.surface import SurfaceLimits, measure_shifts
+from pixcli.adjustment.surface_patches import SurfacePatches
 from pixcli.adjustment.surface_references import MEASURED_SUPPORT, template_edges
 from pixcli.alignment.scale_space import Boxes, boxes_between, build_level, level_shape
 from pixcli.alignment.sources import GreySource, Source, Templates

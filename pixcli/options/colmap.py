@@ -11,11 +11,13 @@ flattened with the prefixes of COLMAP's command line. `applied(group, object)` c
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import reduce
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 import pycolmap
 
+from pixcli.errors import UserError
 from pixcli.options.fields import OptionGroup, Value, option
 
 Group = TypeVar("Group", bound=OptionGroup)
@@ -50,6 +52,7 @@ def mirrors(
             setattr(cls, name, option(defaults.get(name, plain), help or f"COLMAP's {name}."))
         cls.__annotations__ = {**annotations, **cls.__annotations__}
         cls._pycolmap_paths = paths  # type: ignore[attr-defined]
+        cls._pycolmap_source = staticmethod(source)  # type: ignore[attr-defined]
         return dataclass(frozen=True)(cls)
 
     return decorate
@@ -66,6 +69,26 @@ def applied(group: OptionGroup, target: Any) -> Any:
         # An empty text is an empty path; Path("") would be the working directory.
         setattr(owner, nested[-1], type(old).__members__[value] if _is_choice(old) else value)
     return target
+
+
+def check(group: OptionGroup) -> None:
+    """Raises UserError where COLMAP would refuse the values of a group that mirrors an object of its."""
+    paths: Mapping[str, str] = group._pycolmap_paths  # type: ignore[attr-defined]
+    values = [f"{group.group}.{name} {getattr(group, name)}" for name in paths if _is_changed(group, name)]
+    whole = applied(group, group._pycolmap_source())  # type: ignore[attr-defined]
+    nested = {path.rpartition(".")[0]: None for path in paths.values()}
+    for part in [reduce(getattr, filter(None, path.split(".")), whole) for path in nested]:
+        try:
+            refused = hasattr(part, "check") and part.check() is False
+            said = "it says above what is wrong"
+        except ValueError as error:
+            refused, said = True, str(error).strip()
+        if refused:
+            raise UserError(f"COLMAP does not take {', '.join(values)}: {said}")
+
+
+def _is_changed(group: OptionGroup, name: str) -> bool:
+    return bool(getattr(group, name) != getattr(type(group)(), name))
 
 
 def _walk(source: Any, prefixes: Mapping[str, str], path: str = "") -> Iterator[tuple[str, str, Any, str]]:

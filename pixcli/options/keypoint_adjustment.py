@@ -41,6 +41,10 @@ class KeypointAdjustmentOptions(OptionGroup):
         1.2, "A larger predicted standard deviation of the position rejects, in pixels.", minimum=0
     )
     max_iterations: int = option(20, "Iterations of the solver.", minimum=1)
+    guard: bool = option(
+        True,
+        "Undo all if matches of moved keypoints fit the epipolar geometry of their images worse than before.",
+    )
     reverify: bool = option(True, "Estimate the two-view geometries again after keypoints have moved.")
     num_threads: int = option(-1, "Threads; -1: all cores.", minimum=-1)
 

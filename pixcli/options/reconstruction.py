@@ -37,7 +37,8 @@ class ReconstructionOptions(OptionGroup):
 
     matcher: Literal["exhaustive", "sequential", "vocab_tree"] = option(
         "exhaustive",
-        "Which images are matched: all with all, in their order, or what is retrieved.",
+        "Which images are matched: all with all, those that follow each other, or what a vocabulary tree "
+        "retrieves, which is made of these images' features unless vocab_tree_path names one.",
         short="matcher",
     )
     mapper: Literal["incremental", "global"] = option("incremental", "COLMAP's mapper.", short="mapper")

@@ -15,9 +15,29 @@ import pycolmap
 
 from pixcli.errors import UserError
 from pixcli.io.hloc import write_pairs
-from pixcli.options.colmap import TwoViewGeometryOptions, applied
+from pixcli.options.colmap import TwoViewGeometryOptions, applied, check
 from pixcli.options.reconstruction import ChainOptions
 from pixcli.reconstruction.reference import read_reference
+from pixcli.reconstruction.vocabulary import build_vocabulary_tree
+
+
+def check_options(options: ChainOptions) -> None:
+    """Raises UserError, before anything is computed, where COLMAP would refuse its options or lack a file."""
+    for group in vars(options).values():
+        if hasattr(group, "_pycolmap_paths"):
+            check(group)
+    reader, retrieval, sequential = (
+        vars(group)
+        for group in (options.image_reader, options.vocab_tree_matching, options.sequential_matching)
+    )
+    for path, option in (
+        (reader["mask_path"], "ImageReader.mask_path"),
+        (reader["camera_mask_path"], "ImageReader.camera_mask_path"),
+        (retrieval["vocab_tree_path"], "VocabTreeMatching.vocab_tree_path"),
+        (sequential["vocab_tree_path"], "SequentialMatching.vocab_tree_path"),
+    ):
+        if path and not Path(path).exists():
+            raise UserError(f"there is no {path}: check --{option}")
 
 
 def extract_features(
@@ -55,17 +75,17 @@ def match_images(database_path: Path, options: ChainOptions, seed: int) -> dict[
     verification = _verification(options.two_view_geometry, seed)
     match options.reconstruction.matcher:
         case "exhaustive":
-            pairing = applied(options.exhaustive_matching, pycolmap.ExhaustivePairingOptions())
-            pycolmap.match_exhaustive(database_path, matching, pairing, verification)
+            exhaustive = applied(options.exhaustive_matching, pycolmap.ExhaustivePairingOptions())
+            pycolmap.match_exhaustive(database_path, matching, exhaustive, verification)
         case "sequential":
-            pairing = applied(options.sequential_matching, pycolmap.SequentialPairingOptions())
-            if pairing.loop_detection:
-                _check_vocab_tree(pairing, "SequentialMatching")
-            pycolmap.match_sequential(database_path, matching, pairing, verification)
+            sequential = applied(options.sequential_matching, pycolmap.SequentialPairingOptions())
+            if sequential.loop_detection:
+                sequential.vocab_tree_path = _vocabulary_tree(sequential, database_path)
+            pycolmap.match_sequential(database_path, matching, sequential, verification)
         case "vocab_tree":
-            pairing = applied(options.vocab_tree_matching, pycolmap.VocabTreePairingOptions())
-            _check_vocab_tree(pairing, "VocabTreeMatching")
-            pycolmap.match_vocabtree(database_path, matching, pairing, verification)
+            retrieval = applied(options.vocab_tree_matching, pycolmap.VocabTreePairingOptions())
+            retrieval.vocab_tree_path = _vocabulary_tree(retrieval, database_path)
+            pycolmap.match_vocabtree(database_path, matching, retrieval, verification)
     return match_counts(database_path)
 
 
@@ -215,11 +235,13 @@ def _verification(options: TwoViewGeometryOptions, seed: int) -> Any:
     return verification
 
 
-def _check_vocab_tree(pairing: Any, group: str) -> None:
-    path = Path(pairing.vocab_tree_path)
-    if not path.is_file():
-        given = "" if path == Path() else f", not {path}"
-        raise UserError(f"--{group}.vocab_tree_path must name the file of COLMAP's vocabulary tree{given}")
+def _vocabulary_tree(pairing: Any, database_path: Path) -> Path:
+    """The tree that was given, or one of the features in the database, made beside it."""
+    if pairing.vocab_tree_path != Path():
+        return Path(pairing.vocab_tree_path)
+    path = database_path.with_name("vocab_tree.bin")
+    build_vocabulary_tree(database_path, path, pairing.num_threads)
+    return path
 
 
 def _nothing_mapped(database_path: Path, options: ChainOptions) -> str:

@@ -96,27 +96,29 @@ def draw_shifts(
 
 def draw_histograms(path: Path, residuals: Mapping[str, Array]) -> None:
     """Epipolar residuals of the stages, over a logarithmic axis."""
-    width, height, left, bottom = 900, 480, 70, 400
-    canvas = Image.new("RGB", (width, height), PAPER)
+    width, left = 900, 70
+    first, top = 72, 96 + 20 * len(residuals)  # the names of the stages, above what is drawn of them
+    bottom = top + 320
+    canvas = Image.new("RGB", (width, bottom + 80), PAPER)
     draw = ImageDraw.Draw(canvas)
     edges = np.geomspace(0.003, 10, 61)
     share = {
         name: np.histogram(np.minimum(values, edges[-1]), edges)[0] / max(len(values), 1)
         for name, values in residuals.items()
     }
-    top = max((values.max() for values in share.values()), default=1.0) or 1.0
+    most = max((values.max() for values in share.values()), default=1.0) or 1.0
     x = left + (width - left - 30) * np.arange(61) / 60
     for tick in (0.01, 0.03, 0.1, 0.3, 1, 3, 10):
         at = np.interp(np.log(tick), np.log(edges), x)
-        draw.line([at, 70, at, bottom], fill=(230, 230, 230))
+        draw.line([at, top, at, bottom], fill=(230, 230, 230))
         draw.text((at, bottom + 8), f"{tick:g}", fill=INK, font=_FONT, anchor="ma")
     for number, (name, values) in enumerate(share.items()):
-        y = bottom - (bottom - 80) * values / top
+        y = bottom - (bottom - top) * values / most
         colour = COLOURS[number % len(COLOURS)]
         draw.line([point for k in range(60) for point in ((x[k], y[k]), (x[k + 1], y[k]))], colour, 3)
         median = np.median(residuals[name]) if len(residuals[name]) else np.nan
         label = f"{name}: median {median:.3f} px"
-        draw.text((left + 10, 78 + 20 * number), label, fill=colour, font=_FONT)
+        draw.text((left, first + 20 * number), label, fill=colour, font=_FONT)
     draw.line([left, bottom, width - 30, bottom], fill=INK)
     draw.text((left, 20), "Distance of matches from their pair's own best epipolar geometry", INK, _FONT)
     draw.text((left, 42), "share of matches of the final model, by Sampson distance", GREY, _FONT)

@@ -3,6 +3,7 @@ when what it is made from has changed.
 
     database.db   features and verified matches
     refined.db    the same with refined keypoints
+    vocab_tree.bin for retrieval, if that is asked for and no other tree is given
     sparse/       all models that were mapped, the one with most images in sparse/0
     model/        the largest, refined: the result
     report.json   figures from raw to final; report/ has pictures
@@ -122,6 +123,7 @@ def triangulate(
 
 def _run(source: Source, folder: Path, options: ChainOptions, seed: int, progress: Progress) -> Reconstructed:
     source.check()
+    colmap.check_options(options)
     reference = None if source.reference_path is None else read_reference(source.reference_path)
     given = {name: path and str(path.resolve()) for name, path in asdict(source).items() if path}
     names = find_images(source.image_path)
@@ -200,7 +202,7 @@ def _make_database(chain: Chain, names: list[str], reference: pycolmap.Reconstru
         with pycolmap.Database.open(database) as opened:
             has_keypoints = opened.num_keypoints() > 0
             stored = [image.name for image in opened.read_all_images()] or names
-        figures: dict[str, Any] = {}
+        figures: dict[str, Any] = {"images": len(stored)}
         if not has_keypoints:
             with chain.progress.phase("extract"):
                 figures = chain.colmap(

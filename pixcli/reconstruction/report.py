@@ -12,7 +12,7 @@ import pycolmap
 from pixcli.evaluation.epipolar import pair_residuals
 from pixcli.io.database import MatchGraph, read_match_graph
 from pixcli.reconstruction import pictures
-from pixcli.reconstruction.colmap import put_folder
+from pixcli.reconstruction.colmap import put_folder, remove
 
 Array = npt.NDArray[np.float64]
 
@@ -70,6 +70,8 @@ def make_report(folder: Path, image_path: Path, database: Path, draw: bool) -> d
             pictures.draw_histograms(drawn / "epipolar_residuals.png", pooled)
             pictures.draw_camera_path(drawn / "camera_path.png", mapped, final)
             put_folder(drawn, folder / "report")
+    else:
+        remove(folder / "report")  # pictures of what was there before
     return {
         "sampson": {name: float(np.median(found)) if len(found) else None for name, found in pooled.items()},
         "sampson_pairs": len(next(iter(residuals.values()))),

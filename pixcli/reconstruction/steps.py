@@ -1,5 +1,6 @@
 """The steps of a run: what each was made from, so that none is repeated in vain."""
 
+import errno
 import hashlib
 import json
 import logging
@@ -15,10 +16,13 @@ from pixcli.errors import UserError
 from pixcli.io.files import replacing
 from pixcli.io.report import plain
 from pixcli.progress import peak_memory_mb
+from pixcli.reconstruction.isolation import clear_leftovers
 
 log = logging.getLogger(__name__)
 
 FILE = "steps.json"
+
+_UNFINISHED = "it was not finished"
 
 Work = Callable[[bool], Mapping[str, Any]]
 """Makes the outputs of a step and returns its figures; told whether to take up an interrupted one."""
@@ -27,8 +31,9 @@ Work = Callable[[bool], Mapping[str, Any]]
 class Steps:
     """The steps of a run in its output folder, which steps.json there describes.
 
-    A step is done again unless it was finished with the same inputs and its outputs are there. Inputs are
-    what JSON holds; they name the step before, so that a change reaches all that follow.
+    A step is done again unless it was finished with the same inputs, its outputs are there, and no step
+    before it was done since. Inputs are what JSON holds; they name the step before, so that a change reaches
+    all that follow.
     """
 
     def __init__(self, folder: Path, source: Mapping[str, Any], overwrite: bool) -> None:
@@ -45,6 +50,7 @@ class Steps:
         self._source = plain(source)
         self._steps: dict[str, Any] = {}
         self._stamps: dict[str, list[Any]] = {}
+        self._passed: set[str] = set()
         if folder.exists() and not folder.is_dir():
             raise UserError(f"{folder} is no folder: name another --output_path")
         if self._file.is_file():
@@ -55,6 +61,7 @@ class Steps:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise UserError(f"{folder} cannot be made: {error.strerror}") from error
+        clear_leftovers(folder)
         self._write()
 
     def hash_of(self, path: Path) -> str:
@@ -80,23 +87,29 @@ class Steps:
         """
         versions = {"pixcli": pixcli.__version__, "pycolmap": pycolmap.__version__}
         inputs = plain({**inputs, "version": versions})
+        self._passed.add(name)
         stored = self._steps.get(name)
-        if stored is not None and stored["inputs"] == inputs and stored["done"]:
-            missing = [output.name for output in outputs if not output.exists()]
-            if not missing:
-                log.info("%s: nothing has changed", name)
-                return stored["figures"], False
-            log.info("%s again: its result %s is gone", name, missing[0])
-        elif stored is not None:
-            same = stored["inputs"] == inputs
-            log.info(
-                "%s again: %s", name, "it was not finished" if same else difference(stored["inputs"], inputs)
-            )
-        resume = stored is not None and stored["inputs"] == inputs and not stored["done"]
+        reason = None if stored is None else _reason_to_repeat(stored, inputs, outputs)
+        if stored is not None and reason is None:
+            log.info("%s: nothing has changed", name)
+            return stored["figures"], False
+        if reason is not None:
+            log.info("%s again: %s", name, reason)
+        resume = reason == _UNFINISHED
+        for other in self._steps.keys() - self._passed:
+            self._steps[other].setdefault("outdated_by", name)
         self._steps[name] = {"inputs": inputs, "done": False}
         self._write()
         start = time.perf_counter()
-        figures = dict(plain(work(resume)))
+        try:
+            figures = dict(plain(work(resume)))
+        except OSError as error:
+            if error.errno != errno.ENOSPC:
+                raise
+            raise UserError(
+                f"the disk of {self._file.parent} is full, in the step {name}. What was done is kept; the "
+                "same command goes on from there"
+            ) from error
         memory = max(peak_memory_mb(), figures.get("peak_memory_mb", 0.0))
         figures |= {"seconds": time.perf_counter() - start, "peak_memory_mb": memory}
         self._steps[name] = {"inputs": inputs, "done": True, "figures": figures}
@@ -132,21 +145,45 @@ def digest(inputs: Mapping[str, Any]) -> str:
     return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
 
 
+def _reason_to_repeat(
+    stored: Mapping[str, Any], inputs: Mapping[str, Any], outputs: Sequence[Path]
+) -> str | None:
+    missing = [output.name for output in outputs if not output.exists()]
+    if stored["inputs"] != inputs:
+        return difference(stored["inputs"], inputs)
+    if "outdated_by" in stored:
+        return f"the step {stored['outdated_by']} was done since"
+    if not stored["done"]:
+        return _UNFINISHED
+    return f"its result {missing[0]} is gone" if missing else None
+
+
 def difference(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
     """In words, the first of what differs between two nested mappings."""
     before, after = _flat(old), _flat(new)
-    changed = [key for key in dict.fromkeys([*after, *before]) if before.get(key) != after.get(key)]
+    followed = [key[-1] for key in before if key[0] == "after" and key not in after]
+    changed = [
+        key
+        for key in dict.fromkeys([*after, *before])
+        if before.get(key) != after.get(key) and not (followed and key == ("after", followed[0]))
+    ]
     key = changed[0]
     *outer, name = key
     kind = outer[0] if outer else ""
     if kind == "after":
-        words = f"the step {name} has changed"
+        words = f"it follows {name}, not {followed[0]}" if followed else f"the step {name} has changed"
     elif kind == "files":
         what = "is new" if key not in before else "is gone" if key not in after else "has changed"
         words = f"{name} {what}"
     else:
-        words = f"{name} is {after.get(key, 'not set')}, was {before.get(key, 'not set')}"
+        words = f"{name} is {_value(after, key)}, was {_value(before, key)}"
     return words + (f", and {len(changed) - 1} more" if len(changed) > 1 else "")
+
+
+def _value(flat: Mapping[tuple[str, ...], Any], key: tuple[str, ...]) -> object:
+    """As a command line has it."""
+    value = flat.get(key, "not set")
+    return int(value) if isinstance(value, bool) else value
 
 
 def _flat(nested: Mapping[str, Any], path: tuple[str, ...] = ()) -> dict[tuple[str, ...], Any]:

@@ -14,15 +14,15 @@ from scipy.ndimage import gaussian_filter
 
 from pixcli import _core
 from pixcli.adjustment.linearisation import linearise
-from pixcli.adjustment.planes import Surfaces, points_of
+from pixcli.adjustment.planes import Surfaces, points_from_planes
 from pixcli.adjustment.surface import (
     REFINE_SUPPORT,
     SUPPORTS,
     SurfaceLimits,
-    cut_surface_patches,
     measure_shifts,
     refine_surfaces,
 )
+from pixcli.adjustment.surface_patches import cut_surface_patches
 from pixcli.features.streaming import ImageFile
 from pixcli.options import DenseFeaturesOptions
 from pixcli.progress import Progress
@@ -83,7 +83,7 @@ def main() -> None:
         patches = cut_surface_patches(surfaces, planes, SUPPORTS, 3.0, files, options, silent)
     fits = refine_surfaces(surfaces, planes, patches, REFINE_SUPPORT, used, LIMITS, silent)
     error = np.abs(
-        points_of(surfaces, middle + (true_points - middle) * depth[:, None], fits.planes)[:, 2] - 1
+        points_from_planes(surfaces, middle + (true_points - middle) * depth[:, None], fits.planes)[:, 2] - 1
     )
     bench, kernels = Bench("surface"), _core.build_config()["kernels"]
     per_track, per_shift = 1e6 / NUM_POINTS, 1e6 / (NUM_POINTS * (NUM_VIEWS - 1))

@@ -9,18 +9,18 @@ import sys
 import numpy as np
 import pytest
 
-from pixcli.adjustment import surface
+from pixcli.adjustment import surface_patches
 from pixcli.adjustment.completion import COMPLETION_LIMITS, COMPLETION_SUPPORT, find_candidates
-from pixcli.adjustment.planes import normals_of, planes_from_normals, points_of
+from pixcli.adjustment.planes import normals_of, planes_from_normals, points_from_planes
 from pixcli.adjustment.surface import (
     SUPPORTS,
     SurfaceLimits,
     align_surfaces,
-    cut_surface_patches,
     measure_shifts,
     measure_surfaces,
     refine_surfaces,
 )
+from pixcli.adjustment.surface_patches import cut_surface_patches, estimate_surface_patches, surface_parts
 from pixcli.alignment.result import Status
 from pixcli.options import DenseFeaturesOptions
 from pixcli.progress import Progress
@@ -76,7 +76,8 @@ def test_depth_and_normal_come_to_the_truth(true_surface, perturbed, refined):
     good = fits.accepted
     assert good.mean() > 0.95
     distance = surfaces.views["distance"][surfaces.reference]
-    after = np.linalg.norm(points_of(surfaces, points, fits.planes) - true_surface.points, axis=1) / distance
+    moved = points_from_planes(surfaces, points, fits.planes)
+    after = np.linalg.norm(moved - true_surface.points, axis=1) / distance
     assert np.median(after[good]) < 3e-4  # from 5e-3
     cosine = (normals_of(surfaces, fits.planes) * true_surface.normals).sum(1)
     assert np.median(np.degrees(np.arccos(np.minimum(cosine[good], 1)))) < 3  # from 11
@@ -154,8 +155,11 @@ def test_the_widest_support_is_measured_where_it_may_decide(true_surface, refine
 def test_parts_give_the_same_as_the_whole(true_surface, perturbed, aligned, monkeypatch):
     surfaces, _ = perturbed
     fits, shifts = aligned
-    monkeypatch.setattr(surface, "_MAX_PAIRS", 200)
-    assert len(surfaces.parts(200)) > 3
+    monkeypatch.setattr(surface_patches, "_PART_BYTES", 300_000)
+    planes = np.zeros((len(fits.planes), 3))
+    limited = (surfaces, planes, SUPPORTS, 3.0, true_surface.files, DenseFeaturesOptions())
+    assert len(surface_parts(*limited)) > 3
+    assert estimate_surface_patches(*limited, len(surfaces.pair_view)).memory < 10e6
     arguments = (
         SUPPORTS,
         SurfaceLimits(num_threads=1),
@@ -164,7 +168,7 @@ def test_parts_give_the_same_as_the_whole(true_surface, perturbed, aligned, monk
         Progress(),
     )
     used = np.ones(len(surfaces.pair_view), bool)
-    part_fits, part_shifts = align_surfaces(surfaces, np.zeros((len(fits.planes), 3)), used, *arguments)
+    part_fits, part_shifts = align_surfaces(surfaces, planes, used, *arguments)
     for whole, joined in ((fits, part_fits), (shifts, part_shifts)):
         for field in dataclasses.fields(whole):
             np.testing.assert_array_equal(getattr(joined, field.name), getattr(whole, field.name))

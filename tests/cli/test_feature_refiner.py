@@ -103,7 +103,7 @@ def test_the_report_agrees_with_the_database(small_scene, refined) -> None:
     assert 0 < report["cost"]["after"] < 0.5 * report["cost"]["before"]
     verification = report["verification"]
     assert verification["updated"] + verification["lost"] + verification["left_alone"] == len(before.pairs)
-    assert [phase["name"] for phase in report["phases"]] == ["read", "features", "align", "verify"]
+    assert [phase["name"] for phase in report["phases"]] == ["read", "features", "align", "check", "verify"]
     assert all(phase["seconds"] >= 0 and phase["peak_memory_mb"] > 1 for phase in report["phases"])
 
 

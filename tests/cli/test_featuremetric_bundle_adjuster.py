@@ -84,9 +84,12 @@ def test_normals_are_written_for_the_refined_points(refined: Path) -> None:
     np.testing.assert_allclose(np.linalg.norm(vertices["normal"], axis=1), 1, atol=1e-5)
 
 
-def test_completed_observations_are_written_on_request(small_scene, mapped: Path, tmp_path: Path) -> None:
+def test_completed_observations_are_written_on_request(
+    small_scene, mapped: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     more = ["--FeaturemetricBundleAdjustment.write_completed", "model"]
     assert run(mapped, tmp_path / "out", small_scene.path / "images", *more) == 0
+    assert any("expecting to use" in line for line in caplog.messages)
     before, after = pycolmap.Reconstruction(mapped), pycolmap.Reconstruction(tmp_path / "out")
     assert after.compute_num_observations() >= before.compute_num_observations()
     added = sum(image.num_points2D() - before.images[i].num_points2D() for i, image in after.images.items())

@@ -7,14 +7,14 @@ from pixcli.options.presets import preset_names, read_preset
 GRID = (-1.5, -0.5, 0.5, 1.5)
 CHANGES = {
     "low_memory": {
-        "DenseFeatures.model": "dsift",
+        "DenseFeatures.model": "compact",
+        "DenseFeatures.dtype": "int8",
         "DenseFeatures.patch_size": 8,
         "DenseFeatures.use_cache": True,
         "FeaturemetricBundleAdjustment.strategy": "costmaps",
-        "Localization.strategy": "featuremetric",
     },
     "pixsfm": {
-        "DenseFeatures.model": "dsift",
+        "DenseFeatures.model": "compact",
         "KeypointAdjustment.strategy": "featuremetric",
         "KeypointAdjustment.warp": "translation",
         "KeypointAdjustment.max_iterations": 100,
@@ -52,7 +52,7 @@ CHANGES = {
         "BundleAdjustmentCeres.max_num_iterations": 30,
     },
     "pixsfm_eth3d": {
-        "DenseFeatures.model": "dsift",
+        "DenseFeatures.model": "compact",
         "KeypointAdjustment.strategy": "featuremetric",
         "KeypointAdjustment.warp": "translation",
         "KeypointAdjustment.max_iterations": 100,
@@ -76,7 +76,7 @@ def test_a_preset_changes_this_and_nothing_else(name):
 
 def test_the_formulation_of_the_preset_pixsfm_does_not_follow_the_defaults():
     assert read_preset("pixsfm") == {
-        "DenseFeatures.model": "dsift",
+        "DenseFeatures.model": "compact",
         "DenseFeatures.max_edge": 1600,
         "DenseFeatures.patch_size": 16,
         "DenseFeatures.dtype": "half",

@@ -97,11 +97,22 @@ def test_a_mapper_that_finds_no_start_says_what_it_had(run: Run, first_run: Path
     assert (finished / "sparse" / "0" / "points3D.bin").read_bytes() == sparse
 
 
-def test_a_vocabulary_tree_must_be_given(run: Run, first_run: Path, tmp_path: Path) -> None:
-    paths = ["--image_path", first_run / "images", "--output_path", tmp_path / "out", *SMALL]
-    result = run("reconstructor", *paths, "--matcher", "vocab_tree")
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--ImageReader.camera_model", "FOO"], "COLMAP does not take ImageReader.camera_model FOO: it says"),
+        (["--TwoViewGeometry.confidence", 7], "TwoViewGeometry.confidence 7.0: [ransac.h"),
+        (["--ImageReader.mask_path", "nowhere"], "there is no nowhere: check --ImageReader.mask_path"),
+        (["--VocabTreeMatching.vocab_tree_path", "t.bin"], "check --VocabTreeMatching.vocab_tree_path"),
+    ],
+)
+def test_options_that_colmap_would_refuse(
+    run: Run, first_run: Path, tmp_path: Path, options: list, message: str
+) -> None:
+    result = run("reconstructor", "--image_path", first_run / "images", "--output_path", tmp_path, *options)
     assert result.code == 1
-    assert "--VocabTreeMatching.vocab_tree_path must name" in result.message
+    assert message in result.message
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -76,8 +77,21 @@ def test_a_changed_option_repeats_what_follows_from_it(run: Run, first_run: Path
     off = ["--FeaturemetricBundleAdjustment.apply", 0, "--KeypointAdjustment.apply", 0]
     plain = run("reconstructor", *paths, *off, "--Reconstruction.report_pictures", 0)
     assert plain.code == 0
+    assert plain.again[0] == "mapping again: Mapper.init_min_tri_angle is 16.0, was 8.0, and 1 more"
     assert not (finished / "refined.db").exists()
+    assert not (finished / "report").exists()
     assert bytes_of(finished / "model") == bytes_of(finished / "sparse" / "0")
+
+
+def test_a_refinement_that_was_switched_off_is_done_again(run: Run, first_run: Path, finished: Path) -> None:
+    paths = ["--image_path", first_run / "images", "--output_path", finished, *SMALL]
+    refined = bytes_of(finished / "model")
+    assert run("reconstructor", *paths, "--FeaturemetricBundleAdjustment.apply", 0).code == 0
+    assert bytes_of(finished / "model") == bytes_of(finished / "sparse" / "0") != refined
+    assert run("reconstructor", *paths).again[0] == "adjustment again: the step model was done since"
+    assert bytes_of(finished / "model") == refined
+    unrefined = run("reconstructor", *paths, "--KeypointAdjustment.apply", 0)
+    assert unrefined.again[0] == "mapping again: it follows matches, not keypoints"
 
 
 def _threads(number: int) -> list[object]:
@@ -94,7 +108,11 @@ def test_changed_images_and_lost_results_are_noticed(run: Run, first_run: Path, 
         os.utime(image)
     assert run("reconstructor", *paths).again == []  # another time, but the same bytes
     shutil.rmtree(out / "sparse")
-    assert run("reconstructor", *paths).again == ["mapping again: its result sparse is gone"]
+    assert run("reconstructor", *paths).again == [
+        "mapping again: its result sparse is gone",
+        "model again: the step mapping was done since",
+        "report again: the step mapping was done since",
+    ]
     with Image.open(images / "0001.jpg") as image:
         image.save(images / "0001.jpg", quality=80)
     changed = run("reconstructor", *paths)
@@ -122,7 +140,8 @@ def test_an_interrupted_step_is_done_again(
         assert run("reconstructor", *paths).code == 130
     assert not list(finished.glob(".pixcli*"))
     resumed = run("reconstructor", *paths)
-    assert resumed.again == [f"{name} again: it was not finished"]
+    assert resumed.again[0] == f"{name} again: it was not finished"
+    assert all(line.endswith(f"again: the step {name} was done since") for line in resumed.again[1:])
     assert bytes_of(finished / "sparse" / "0") == bytes_of(first_run / "out" / "sparse" / "0")
     model, expected = (pycolmap.Reconstruction(out / "model") for out in (finished, first_run / "out"))
     for image_id, image in expected.images.items():
@@ -139,7 +158,10 @@ def test_killed_while_it_matches_the_same_command_goes_on(run: Run, first_run: P
         database.delete_matches(*pairs[0])
         database.delete_two_view_geometry(*pairs[0])
     resumed = run("reconstructor", "--image_path", first_run / "images", "--output_path", finished, *SMALL)
-    assert resumed.again == ["matches again: it was not finished"]
+    assert resumed.again[:2] == [
+        "matches again: it was not finished",
+        "keypoints again: the step matches was done since",
+    ]
     with (
         pycolmap.Database.open(finished / "database.db") as database,
         pycolmap.Database.open(first_run / "out" / "database.db") as expected,
@@ -201,6 +223,32 @@ def test_options_of_colmap_pass_through(run: Run, images: Path, tmp_path: Path) 
         assert database.num_keypoints() <= 3 * 1400  # a keypoint may have two orientations
         assert database.num_matched_image_pairs() == 2
     assert pycolmap.Reconstruction(out / "model").num_reg_images() >= 2
+
+
+@pytest.mark.parametrize(
+    ("options", "pairs"),
+    [
+        (["--matcher", "vocab_tree", "--VocabTreeMatching.num_images", 2], range(2, 6)),
+        (["--matcher", "sequential", "--SequentialMatching.overlap", 1], [3]),
+        (
+            [
+                *("--matcher", "sequential", "--SequentialMatching.overlap", 1),
+                *("--SequentialMatching.loop_detection", 1, "--SequentialMatching.loop_detection_period", 1),
+            ],
+            [6],
+        ),
+    ],
+)
+def test_images_are_retrieved_or_follow_each_other(
+    run: Run, first_run: Path, finished: Path, options: list, pairs: Sequence[int]
+) -> None:
+    off = ["--KeypointAdjustment.apply", 0, "--FeaturemetricBundleAdjustment.apply", 0]
+    off += ["--Reconstruction.report_pictures", 0, "--SequentialMatching.quadratic_overlap", 0]
+    paths = ["--image_path", first_run / "images", "--output_path", finished]
+    result = run("reconstructor", *paths, *SMALL, *off, *options)
+    assert result.code == 0, result.err
+    with pycolmap.Database.open(finished / "database.db") as database:
+        assert database.num_matched_image_pairs() in pairs
 
 
 def test_keypoints_and_matches_without_descriptors_are_verified(run: Run, first_run: Path, tmp_path: Path):

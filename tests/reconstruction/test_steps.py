@@ -1,5 +1,7 @@
+import os
 from pathlib import Path
 
+import pycolmap
 import pytest
 
 from pixcli.errors import UserError
@@ -17,6 +19,8 @@ from pixcli.reconstruction.steps import Steps, difference
         ({"files": {}}, {"files": {"a.jpg": "2"}}, "a.jpg is new"),
         ({"files": {"a.jpg": "1"}}, {"files": {}}, "a.jpg is gone"),
         ({"after": {"map": "1"}}, {"after": {"map": "2"}}, "the step map has changed"),
+        ({"after": {"map": "1"}}, {"after": {"copy": "2"}}, "it follows copy, not map"),
+        ({"options": {"A.on": True}}, {"options": {"A.on": False}}, "A.on is 0, was 1"),
         ({"version": {"pycolmap": "4.2"}}, {"version": {"pycolmap": "4.3"}}, "pycolmap is 4.3, was 4.2"),
     ],
 )
@@ -51,7 +55,45 @@ def test_a_failed_step_is_not_done(tmp_path: Path) -> None:
     assert forgotten.run("one", {"x": 1}, [output], work)[1]
 
 
+def test_what_follows_a_step_is_outdated_when_that_is_done_again(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    made = tmp_path / "run" / "result"
+
+    def run(*steps: tuple[str, int]) -> list[bool]:
+        run = Steps(tmp_path / "run", {}, overwrite=False)
+
+        def write(x: int) -> dict:
+            made.write_text(str(x))
+            return {}
+
+        return [run.run(name, {"x": x}, [made], lambda _, x=x: write(x))[1] for name, x in steps]
+
+    caplog.set_level("INFO", "pixcli")
+    assert run(("first", 1), ("refined", 2)) == [True, True]
+    assert run(("first", 1), ("copied", 3)) == [False, True]
+    # What `refined` is made from is the same as ever, but another step has put its result there.
+    assert run(("first", 1), ("refined", 2)) == [False, True]
+    assert made.read_text() == "2"
+    assert "refined again: the step copied was done since" in caplog.text
+    assert run(("first", 4)) == [True]
+    assert run(("first", 1), ("refined", 2)) == [True, True]
+    assert run(("first", 1), ("refined", 2)) == [False, False]
+
+
 def test_errors_and_results_come_back_from_another_process(tmp_path: Path) -> None:
     assert isolated("adding", tmp_path, sum, [1, 2])[0] == 3
     with pytest.raises(UserError, match=r"nothing\.jpg"):
         isolated("looking", tmp_path, check_image, tmp_path / "nothing.jpg")
+    with pytest.raises(UserError, match=r"COLMAP stopped while it was adding: \[\w+\.h"):
+        isolated("adding", tmp_path, pycolmap.RANSACOptions(confidence=7.0).check)
+    with pytest.raises(TypeError) as raised:
+        isolated("adding", tmp_path, sum, 3)
+    assert "Traceback" in raised.value.__notes__[0]
+
+
+def test_what_a_process_that_died_has_begun_is_removed(tmp_path: Path) -> None:
+    (tmp_path / ".pixcli-begun" / "models").mkdir(parents=True)
+    with pytest.raises(UserError, match="COLMAP died while it was mapping"):
+        isolated("mapping", tmp_path, os._exit, 3)
+    assert not list(tmp_path.iterdir())
