@@ -55,6 +55,8 @@ class SupportAlignment:
         options: KeypointAdjustmentOptions,
     ) -> None:
         self._graph, self._jobs, self._source, self._options = graph, jobs, source, options
+        grey = source.comparison is None
+        self._min_correlation = options.min_correlation if grey else options.feature_min_correlation
         self._plan_patches()
         self._patches = source.items(self._boxes, graph.image_index[self._keypoint])
 
@@ -66,8 +68,8 @@ class SupportAlignment:
 
     @property
     def bytes_per_keypoint(self) -> float:
-        """What the patches take, roots included."""
-        return self._patches.contents.num_bytes / max(len(self._jobs), 1)
+        """What the patches take of each keypoint that has some, roots among them."""
+        return self._patches.contents.num_bytes / max(len(np.unique(self._keypoint)), 1)
 
     def fill_cache(self, progress: Progress) -> None:
         """Make the patches and keep them in the cache for run()."""
@@ -103,7 +105,7 @@ class SupportAlignment:
                 chosen[better] = result[better]
                 changed = better | (reason == Status.INVALID)
                 reason[changed] = status[changed]
-                usable = (result["outcome"] == 0) & (result["correlation"] > options.min_correlation - 0.1)
+                usable = (result["outcome"] == 0) & (result["correlation"] > self._min_correlation - 0.1)
                 previous[usable, 0] = structured_to_unstructured(result["warp"][usable])
         return chosen, reason
 
@@ -204,7 +206,7 @@ class SupportAlignment:
             (Status.DISTORTED, distorted),
             (Status.WORSE_SCORE, result["correlation"] < result["initial_correlation"]),
             (Status.OUT_OF_BOUND, ~(shift <= options.bound)),
-            (Status.LOW_CORRELATION, ~(result["correlation"] >= options.min_correlation)),
+            (Status.LOW_CORRELATION, ~(result["correlation"] >= self._min_correlation)),
             (Status.LOW_CORRELATION, result["outcome"] == _core.OUTCOME_DIVERGED),
             (Status.WEAK_TEXTURE, result["outcome"] == _core.OUTCOME_FLAT),
             (Status.OUT_OF_IMAGE, result["outcome"] == _core.OUTCOME_OUTSIDE),

@@ -17,8 +17,10 @@ The image may be a part of a larger one: what lies within a level's `radius` of 
 """
 
 import importlib.util
+import traceback
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
@@ -31,6 +33,7 @@ from pixcli.errors import UserError, did_you_mean
 from pixcli.io.images import image_hash
 
 ENTRY_POINTS = "pixcli.features"
+MAX_CHANNELS = 1024
 
 
 @dataclass(frozen=True)
@@ -87,12 +90,36 @@ def load_model(options: Any) -> FeatureModel:
     """The model that DenseFeaturesOptions name, made with those of the options that it knows."""
     path = options.model_path
     kind = _class_from_file(Path(path)) if path else _class_by_name(options.model)
-    model = kind({key: getattr(options, key, default) for key, default in kind.default_options.items()})
+    where = f"{path or options.model}: {kind.__name__}"
+    with own_errors(kind, f"{where} cannot be made"):
+        model = kind({key: getattr(options, key, default) for key, default in kind.default_options.items()})
     levels = getattr(model, "levels", ())
-    if not levels or min(min(level.channels, level.stride) for level in levels) < 1:
-        where = path or f"the model '{options.model}'"
-        raise UserError(f"{where}: {kind.__name__} declares no levels, or one without channels or stride")
+    if not (
+        isinstance(levels, tuple | list) and levels and all(isinstance(level, Level) for level in levels)
+    ):
+        raise UserError(f"{where} declares no levels: a tuple of pixcli.features.model.Level")
+    for level in levels:
+        if not (1 <= level.channels <= MAX_CHANNELS and level.stride >= 1 and level.radius >= 0):
+            raise UserError(
+                f"{where} declares {level}: a level has 1 to {MAX_CHANNELS} channels, a stride of 1 pixel or "
+                "more and no negative radius"
+            )
     return model
+
+
+@contextmanager
+def own_errors(kind: type[FeatureModel], what: str) -> Iterator[None]:
+    """Whatever a model of the user's own raises, as a UserError that starts with `what`."""
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        if kind.__module__.startswith("pixcli."):
+            raise
+        last = traceback.extract_tb(error.__traceback__)[-1]
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        raise UserError(f"{what} ({reason}, {Path(last.filename).name} line {last.lineno})") from error
 
 
 def model_identity(options: Any) -> str:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from pixcli.errors import UserError
-from pixcli.features.model import FeatureModel
+from pixcli.features.model import FeatureModel, own_errors
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ def maps_of_regions(
     made = iter(model.forward_all(parts))
     for region, window, part in zip(regions, windows, parts, strict=True):
         # Nothing here keeps the maps while the next ones are made.
-        yield _inside(model, region, window, _checked(model, part, next(made)))
+        yield _inside(model, region, window, _checked(model, part, made))
 
 
 def _inside(
@@ -104,11 +104,12 @@ def _alike(windows: Sequence[Region], height: int, width: int, alignment: int) -
 
 
 def _checked(
-    model: FeatureModel, image: NDArray[np.float32], made: Sequence[ArrayLike]
+    model: FeatureModel, image: NDArray[np.float32], made: Iterator[Sequence[ArrayLike]]
 ) -> list[NDArray[Any]]:
-    """What the model made of an image, if that is what it declares."""
+    """What the model makes of an image, if that is what it declares."""
     name = type(model).__name__
-    maps = [np.asarray(values) for values in made]
+    with own_errors(type(model), f"the model {name} failed on an image of {image.shape}"):
+        maps = [np.asarray(values) for values in next(made)]
     expected = [
         (level.channels, image.shape[0] // level.stride, image.shape[1] // level.stride)
         for level in model.levels
@@ -119,4 +120,6 @@ def _checked(
             f"the model {name} made maps of the shapes {shapes} from an image of {image.shape}, "
             f"but its levels declare {expected}"
         )
+    if wrong := [str(values.dtype) for values in maps if values.dtype.kind not in "fiub"]:
+        raise UserError(f"the model {name} made values of the type {wrong[0]}: they must be real numbers")
     return maps

@@ -32,6 +32,7 @@ class VggModel(NetworkModel):
         "layers": "conv1_2,conv3_3,conv5_3",
         **NetworkModel.default_options,
     }
+    known_as = "vgg16"
     source = _VGG_SOURCE
 
     def __init__(self, options: Mapping[str, Any]) -> None:
@@ -42,7 +43,7 @@ class VggModel(NetworkModel):
                 f"DenseFeatures.layers is '{options['layers']}': name layers from the first on, each once"
             )
         self.levels = tuple(_level_after(name) for name in self.names)
-        self._state = self._prepared(read_checkpoint(options["weights_path"], "vgg16", self.source))
+        self._state = self._prepared(read_checkpoint(options["weights_path"], self.known_as, self.source))
         self.weights = self._state
 
     def move(self, device: torch.device, dtype: torch.dtype) -> None:
@@ -126,6 +127,7 @@ class S2dnetModel(VggModel):
         "num_layers": 1,
         **NetworkModel.default_options,
     }
+    known_as = "s2dnet"
     source = _S2DNET_SOURCE
 
     def __init__(self, options: Mapping[str, Any]) -> None:
@@ -185,9 +187,10 @@ def read_checkpoint(path: str, model: str, source: str) -> Mapping[str, torch.Te
     except ImportError:
         raise UserError(f"{path}: install the package safetensors to read it") from None
     except Exception as error:  # of many kinds: truncated archives, foreign pickles, bad headers
-        reason = str(error).splitlines()[0][:80] if str(error) else type(error).__name__
+        words = str(error).splitlines()[0][:80] if str(error) else ""
+        reason = f" ({words})" if " " in words else ""  # some are but a number
         raise UserError(
-            f"{path}: these weights cannot be read, the file is truncated or foreign ({reason}); {source}"
+            f"{path}: these weights cannot be read, the file is truncated or foreign{reason}; {source}"
         ) from None
     state = state.get("state_dict", state) if isinstance(state, Mapping) else {}
     tensors = {

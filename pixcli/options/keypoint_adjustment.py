@@ -78,6 +78,9 @@ class KeypointAdjustmentOptions(OptionGroup):
         minimum=0,
     )
     min_correlation: float = option(0.8, "affine: a lower correlation rejects.", minimum=-1, maximum=1)
+    feature_min_correlation: float = option(
+        0.8, "affine: the same with other features than grey images.", minimum=-1, maximum=1
+    )
     max_distortion: float = option(
         2.0,
         "affine: rejects where the local warp stretched more than this, or less than its inverse.",

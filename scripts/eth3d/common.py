@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from rich.console import Console
 from rich.table import Table
 
@@ -13,10 +14,13 @@ from pixcli.options.fields import Value
 from pixcli.options.presets import read_preset
 
 # The training scenes, whose laser scans are public.
-SCENES = (
-    *("courtyard", "delivery_area", "electro", "facade", "kicker", "meadow", "office", "pipes"),
-    *("playground", "relief", "relief_2", "terrace", "terrains"),
-)
+GROUPS = {
+    "indoor": ("delivery_area", "kicker", "office", "pipes", "relief", "relief_2", "terrains"),
+    "outdoor": ("courtyard", "electro", "facade", "meadow", "playground", "terrace"),
+}
+SCENES = (*GROUPS["indoor"], *GROUPS["outdoor"])
+THRESHOLDS = np.array([0.001, 0.01, 0.1])
+"""Of position errors, in metres."""
 OFF = {
     "KeypointAdjustment.apply": False,
     "FeaturemetricBundleAdjustment.apply": False,
@@ -64,6 +68,17 @@ def calibration(scene: Path) -> Path | None:
     return None
 
 
+def hloc_files(args: argparse.Namespace, scene: str, method: str) -> dict[str, Path | None]:
+    """hloc's files of a method; none of sift, which is extracted."""
+    folder = args.outputs / "features" / scene / method
+    pairs = folder / "pairs.txt"
+    return {} if method == "sift" else {
+        "features_path": folder / "features.h5",
+        "matches_path": folder / "matches.h5",
+        "pairs_path": pairs if pairs.is_file() else None,
+    }  # fmt: skip
+
+
 def values_of(args: argparse.Namespace) -> dict[str, Value]:
     """The options of a run by key."""
     values: dict[str, Value] = dict(read_preset(args.preset)) if args.preset else {}
@@ -81,18 +96,36 @@ def write_results(args: argparse.Namespace, task: str, scene: str, method: str, 
     """Keeps the figures of one scene, for the tables and plots."""
     folder = args.outputs / task / scene
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / f"{method}_{args.tag}.json").write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+    contents = {"scene": scene, "method": method, "tag": args.tag, **results}
+    path = folder / f"{method}_{args.tag}.json"
+    path.write_text(json.dumps(contents, indent=1) + "\n", encoding="utf-8")
 
 
-def read_results(outputs: Path, task: str, scenes: list[str] | None) -> dict[tuple[str, str], dict[str, Any]]:
-    """Figures by (method and tag, scene)."""
-    found = {}
-    for path in sorted((outputs / task).glob("*/*.json")):
-        if scenes is None or path.parent.name in scenes:
-            found[path.stem, path.parent.name] = json.loads(path.read_text(encoding="utf-8"))
+def plot_arguments(description: str | None) -> argparse.ArgumentParser:
+    """The arguments of a plot."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--outputs", type=Path, default=Path("outputs/eth3d"))
+    for name in ("scenes", "methods", "tags"):
+        parser.add_argument(f"--{name}", nargs="+", help="default: all that there are results of")
+    parser.add_argument("--out", type=Path, help="the picture; default: in OUTPUTS")
+    return parser
+
+
+def read_results(args: argparse.Namespace, task: str) -> dict[tuple[str, str], list[dict[str, Any]]]:
+    """Figures of all scenes, by method and tag, in the order in which these are asked for."""
+    found: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    for path in sorted((args.outputs / task).glob("*/*.json")):
+        result = json.loads(path.read_text(encoding="utf-8"))
+        chosen = ((args.scenes, "scene"), (args.methods, "method"), (args.tags, "tag"))
+        if all(names is None or result[key] in names for names, key in chosen):
+            found.setdefault((result["method"], result["tag"]), []).append(result)
     if not found:
-        raise SystemExit(f"there are no results in {outputs / task}: run {task}.py first")
-    return found
+        raise SystemExit(f"there are no results in {args.outputs / task}: run {task}.py first")
+    return dict(sorted(found.items(), key=lambda item: (item[0][0], _place(item[0][1], args.tags))))
+
+
+def _place(tag: str, tags: list[str] | None) -> tuple[int, str]:
+    return (tags or []).index(tag) if tags else 0, tag
 
 
 def print_table(title: str, columns: list[str], rows: list[list[str]]) -> None:

@@ -1,10 +1,11 @@
 """Images of ETH3D's scenes localized in models of the others: AUC of position errors at 0.1, 1 and 10 cm.
 
-usage: localization.py --data FOLDER [--scenes facade ...] [--tag raw|refined|NAME] [Group.name=value ...]
+usage: localization.py --data FOLDER [--scenes facade ...] [--methods sift ...] [--tag raw|refined|NAME]
+                       [--preset NAME] [Group.name=value ...]
 
 Of every scene, up to ten images, evenly spaced, are queries; the map is triangulated at the true poses of
-the others. Features are SIFT, matched exhaustively. Errors below 1 mm, which the truth cannot tell, count as
-zero.
+the others. Methods are as in triangulation.py; sift is matched exhaustively. Errors below 1 mm, which the
+truth cannot tell, count as zero.
 """
 
 import sys
@@ -12,11 +13,21 @@ from pathlib import Path
 
 import numpy as np
 import pycolmap
-from common import arguments, calibration, print_table, scenes_of, values_of, write_results
+from common import (
+    THRESHOLDS,
+    arguments,
+    calibration,
+    hloc_files,
+    print_table,
+    scenes_of,
+    values_of,
+    write_results,
+)
 
 import pixcli
 from pixcli.errors import UserError
 from pixcli.evaluation.poses import area_under_curve
+from pixcli.io.hloc import MatchFile, short_names, write_pairs
 from pixcli.localization.localize import QueryFiles, localize_images
 from pixcli.options import (
     AbsolutePoseOptions,
@@ -27,12 +38,19 @@ from pixcli.options import (
     QueryKeypointAdjustmentOptions,
     TriangulationChainOptions,
 )
-from pixcli.options.fields import build, build_all
+from pixcli.options.fields import Value, build, build_all
 from pixcli.reconstruction.colmap import extract_features, match_images
 from pixcli.reconstruction.reference import read_reference, write_reference
 
-THRESHOLDS = np.array([0.001, 0.01, 0.1])
 QUERIES = 10
+QUERY_GROUPS = (
+    LocalizationOptions,
+    AbsolutePoseOptions,
+    DenseFeaturesOptions,
+    InterpolationOptions,
+    QueryKeypointAdjustmentOptions,
+    QueryBundleAdjustmentOptions,
+)
 
 
 def main() -> None:
@@ -40,31 +58,32 @@ def main() -> None:
     args = parser.parse_intermixed_args()
     values = values_of(args)
     options = build_all(TriangulationChainOptions, values)
-    rows, every = [], []
-    for scene in scenes_of(args):
-        images, reference = args.data / scene / "images", calibration(args.data / scene)
-        assert reference is not None
-        folder = args.outputs / "localization" / scene
-        folder.mkdir(parents=True, exist_ok=True)
-        truth = read_reference(reference)
-        database = folder / "sift.db"
-        if not database.is_file():
-            make_database(truth, images, database, options)
-        queries = chosen_queries(truth)
-        mapped = without(reference, queries, folder / "map_poses")
-        out = folder / f"sift_{args.tag}"
-        result = pixcli.triangulate(mapped, images, out, database_path=database, options=options)
-        listed = folder / "queries.txt"
-        listed.write_text("".join(f"{name}\n" for name in queries), encoding="utf-8")
-        files = QueryFiles(database, listed, None, None, None, None)
-        poses = localized(
-            result.model_path, images, out / "localized", files, build(LocalizationOptions, values)
-        )
-        errors = np.array([error(truth, name, poses) for name in queries])
-        every.append(errors)
-        write_results(args, "localization", scene, "sift", {"queries": queries, "errors": errors.tolist()})
-        rows.append(row(args.tag, scene, errors))
-    rows.append(row(args.tag, "all", np.concatenate(every)))
+    rows = []
+    for method in args.methods:
+        every = []
+        for scene in scenes_of(args):
+            images, reference = args.data / scene / "images", calibration(args.data / scene)
+            assert reference is not None
+            folder = args.outputs / "localization" / scene
+            folder.mkdir(parents=True, exist_ok=True)
+            truth = read_reference(reference)
+            queries = chosen_queries(truth)
+            mapped = without(reference, queries, folder / "map_poses")
+            out = folder / f"{method}_{args.tag}"
+            files: dict[str, Path | None] = hloc_files(args, scene, method)
+            if method == "sift":
+                files = {"database_path": folder / "sift.db"}
+                if not (folder / "sift.db").is_file():
+                    make_database(truth, images, folder / "sift.db", options)
+            result = pixcli.triangulate(mapped, images, out, **files, options=options)
+            given = query_files(truth, queries, folder / f"{method}_queries", files)
+            poses = localized(result.model_path, images, out, given, queries, values)
+            errors = np.array([error(truth, name, poses) for name in queries])
+            every.append(errors)
+            found = {"queries": queries, "errors": errors.tolist()}
+            write_results(args, "localization", scene, method, found)
+            rows.append(row(f"{method} {args.tag}", scene, errors))
+        rows.append(row(f"{method} {args.tag}", "all", np.concatenate(every)))
     names = [f"AUC {100 * t:g} cm" for t in THRESHOLDS]
     print_table("Localization, %", ["method", "scene", "queries", "median (mm)", *names], rows)
 
@@ -98,20 +117,46 @@ def without(reference: Path, queries: list[str], folder: Path) -> Path:
     return folder
 
 
+def query_files(
+    truth: pycolmap.Reconstruction, queries: list[str], stem: Path, files: dict[str, Path | None]
+) -> QueryFiles:
+    """What localization reads: a list of queries and, with hloc's files, their intrinsics and pairs."""
+    listed, pairs = stem.with_suffix(".txt"), stem.with_suffix(".pairs.txt")
+    if "database_path" in files:
+        listed.write_text("".join(f"{name}\n" for name in queries), encoding="utf-8")
+        return QueryFiles(files["database_path"], listed, None, None, None, None)
+    lines = []
+    for name in queries:
+        camera = truth.find_image_with_name(name).camera
+        numbers = " ".join(map(repr, camera.params.tolist()))
+        lines.append(f"{name} {camera.model.name} {camera.width} {camera.height} {numbers}\n")
+    listed.write_text("".join(lines), encoding="utf-8")
+    features, matches = files["features_path"], files["matches_path"]
+    assert features is not None
+    assert matches is not None
+    with MatchFile(matches) as file:
+        known = file.pairs(image.name for image in truth.images.values())
+    both_ways = [*known, *((b, a) for a, b in known)]
+    write_pairs(pairs, [(a, b) for a, b in both_ways if a in queries and b not in queries])
+    return QueryFiles(None, None, listed, features, matches, pairs)
+
+
 def localized(
-    model: Path, images: Path, output: Path, files: QueryFiles, options: LocalizationOptions
+    model: Path, images: Path, folder: Path, files: QueryFiles, queries: list[str], values: dict[str, Value]
 ) -> dict[str, np.ndarray]:
     """(3, 4) cam_from_world of the queries that were localized."""
-    groups = (
-        AbsolutePoseOptions(),
-        DenseFeaturesOptions(),
-        InterpolationOptions(),
-        QueryKeypointAdjustmentOptions(),
-        QueryBundleAdjustmentOptions(),
-    )
-    localize_images(model, images, output, files, options, *groups)
-    found = pycolmap.Reconstruction(output)
-    return {i.name: np.asarray(i.cam_from_world().matrix()) for i in found.images.values() if i.has_pose}
+    output = folder / ("localized" if files.database_path else "poses.txt")
+    localize_images(model, images, output, files, *(build(group, values) for group in QUERY_GROUPS))
+    if files.database_path:
+        found = pycolmap.Reconstruction(output)
+        return {i.name: np.asarray(i.cam_from_world().matrix()) for i in found.images.values() if i.has_pose}
+    names = dict(zip(short_names(queries, False), queries, strict=True))
+    poses = {}
+    for line in output.read_text(encoding="utf-8").splitlines():
+        name, *numbers = line.rsplit(maxsplit=7)
+        w, x, y, z, *translation = map(float, numbers)
+        poses[names[name]] = pycolmap.Rigid3d(pycolmap.Rotation3d([x, y, z, w]), translation).matrix()
+    return poses
 
 
 def error(truth: pycolmap.Reconstruction, name: str, poses: dict[str, np.ndarray]) -> float:
@@ -123,10 +168,10 @@ def error(truth: pycolmap.Reconstruction, name: str, poses: dict[str, np.ndarray
     return float(np.linalg.norm(-pose[:, :3].T @ pose[:, 3] - centre))
 
 
-def row(tag: str, scene: str, errors: np.ndarray) -> list[str]:
+def row(method: str, scene: str, errors: np.ndarray) -> list[str]:
     areas = 100 * area_under_curve(errors, THRESHOLDS, floor=0.001)
     return [
-        f"sift {tag}",
+        method,
         scene,
         str(len(errors)),
         f"{1000 * np.median(errors):.3f}",

@@ -4,8 +4,9 @@ Completeness: the share of the scans' points with a reconstructed point within t
 the reconstructed points that can be judged, the share within the tolerance of a scan's point. One that is
 farther away counts as wrong where a laser beam passed through the place, and not at all where no beam did
 (behind what a scan saw, or beside it). Both are averaged in voxels first, so that dense places count no more
-than others (Schops et al., "A multi-view stereo benchmark with high-resolution images and multi-camera
-videos", CVPR 2017).
+than others, over two grids that are half a voxel apart (Schops et al., "A multi-view stereo benchmark with
+high-resolution images and multi-camera videos", CVPR 2017). What differs from ETH3D's program: a beam also
+stands for what lies between it and the next, so that scans may be sparser than beams are wide.
 
 usage: multi_view_evaluation.py MODEL SCAN_ALIGNMENT.mlp [--tolerances 0.01,0.02,0.05]
 """
@@ -22,6 +23,8 @@ import numpy as np
 import pycolmap
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
+
+from pixcli.errors import UserError
 
 Array = NDArray[np.float64]
 
@@ -102,22 +105,36 @@ def read_ply(path: Path) -> Array:
 def by_program(
     program: Path, points: Array, alignment: Path, tolerances: tuple[float, ...] = TOLERANCES
 ) -> Scores:
-    """The same by ETH3D's own program, ETH3DMultiViewEvaluation."""
+    """The same by ETH3D's own program, ETH3DMultiViewEvaluation.
+
+    Raises:
+        UserError: it cannot be run, fails, or says something else than its documentation tells.
+    """
+    ordered = sorted(tolerances)  # as the program orders what it prints
     with tempfile.TemporaryDirectory() as folder:
         cloud = Path(folder) / "points.ply"
         header = ["ply", "format binary_little_endian 1.0", f"element vertex {len(points)}"]
         header += [f"property float {axis}" for axis in "xyz"]
         cloud.write_bytes("\n".join([*header, "end_header", ""]).encode() + points.astype("<f4").tobytes())
-        listed = ",".join(map(str, tolerances))
         files = ["--reconstruction_ply_path", cloud, "--ground_truth_mlp_path", alignment]
-        command = [program, *files, "--tolerances", listed, "--voxel_size", VOXEL]
-        text = subprocess.run([*map(str, command)], check=True, capture_output=True, text=True).stdout
+        command = [program, *files, "--tolerances", ",".join(map(str, ordered)), "--voxel_size", VOXEL]
+        try:
+            done = subprocess.run([*map(str, command)], capture_output=True, text=True)
+        except OSError as error:
+            raise UserError(f"{program} cannot be run: {error.strerror}; check --program") from error
+    if done.returncode:
+        raise UserError(f"{program} failed ({done.returncode}): {' '.join(done.stderr.split())}")
     found = {}
-    for line in text.splitlines():
+    for line in done.stdout.splitlines():
         name, _, values = line.partition(":")
         if name in ("Accuracies", "Completenesses"):
-            found[name] = dict(zip(tolerances, map(float, values.split()), strict=True))
-    return Scores(found["Accuracies"], found["Completenesses"])
+            found[name] = [float(value) for value in values.split()]
+    if sorted(map(len, found.values())) != [len(ordered)] * 2:
+        raise UserError(f"{program} told no accuracies and completenesses: is it ETH3DMultiViewEvaluation?")
+    accuracy, completeness = (
+        dict(zip(ordered, found[name], strict=True)) for name in ("Accuracies", "Completenesses")
+    )
+    return Scores(accuracy, completeness)
 
 
 def _depth_difference(points: Array, scan: Scan) -> Array:
@@ -133,12 +150,14 @@ def _depth_difference(points: Array, scan: Scan) -> Array:
 
 
 def _voxel_mean(points: Array, good: NDArray[np.bool_]) -> float:
-    """The mean over voxels of the mean inside each."""
-    if len(points) == 0:
-        return float("nan")
-    _, voxel = np.unique(np.floor(points / VOXEL).astype(np.int64), axis=0, return_inverse=True)
-    voxel = voxel.ravel()
-    return float((np.bincount(voxel, good) / np.bincount(voxel)).mean())
+    """The mean over the voxels of both grids of the mean inside each; 0 without points."""
+    means = [np.zeros(0)]
+    for shift in (0.0, 0.5) if len(points) else ():
+        cells = np.floor(points / VOXEL + shift).astype(np.int64)
+        voxel = np.unique(cells, axis=0, return_inverse=True)[1].ravel()
+        means.append(np.bincount(voxel, good) / np.bincount(voxel))
+    pooled = np.concatenate(means)
+    return float(pooled.mean()) if len(pooled) else 0.0
 
 
 def main() -> None:

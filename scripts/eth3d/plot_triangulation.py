@@ -1,37 +1,39 @@
-"""Accuracy over completeness of what triangulation.py has measured, a line for each method, as a picture.
+"""Accuracy and completeness of what triangulation.py has measured: a table by indoor and outdoor scenes, and
+a picture with a line for each method.
 
-usage: plot_triangulation.py [--outputs FOLDER] [--scenes ...] [--tags raw refined] [--out FILE]
+usage: plot_triangulation.py [--outputs FOLDER] [--scenes ...] [--methods ...] [--tags ...] [--out FILE]
 """
 
-import argparse
-from pathlib import Path
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
-from common import read_results
+from common import GROUPS, plot_arguments, print_table, read_results
 
 mpl.use("Agg")
 from matplotlib import pyplot as plt
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--outputs", type=Path, default=Path("outputs/eth3d"))
-    parser.add_argument("--scenes", nargs="+")
-    parser.add_argument("--tags", nargs="+")
-    parser.add_argument("--out", type=Path)
-    args = parser.parse_args()
-    results = read_results(args.outputs, "triangulation", args.scenes)
-    names = sorted({name for name, _ in results if not args.tags or name.split("_")[-1] in args.tags})
+    args = plot_arguments(__doc__).parse_args()
+    results = read_results(args, "triangulation")
+    tolerances = list(next(iter(results.values()))[0]["accuracy"])
+    rows = []
+    for group, scenes in [*GROUPS.items(), ("all", None)]:
+        for (method, tag), found in results.items():
+            some = [result for result in found if scenes is None or result["scene"] in scenes]
+            if some:
+                means = [
+                    f"{value:.2f}" for what in ("accuracy", "completeness") for value in mean(some, what)
+                ]
+                rows.append([group, str(len(some)), method, tag, *means])
+    names = [f"{what} {100 * float(t):g} cm" for what in ("accuracy", "completeness") for t in tolerances]
+    print_table("Triangulation, %", ["", "scenes", "keypoints", "tag", *names], rows)
+
     figure, axes = plt.subplots(figsize=(5, 4))
-    for name in names:
-        scores = [found for (method, _), found in results.items() if method == name]
-        tolerances = list(scores[0]["accuracy"])
-        accuracy, completeness = (
-            [100 * np.mean([score[what][t] for score in scores]) for t in tolerances]
-            for what in ("accuracy", "completeness")
-        )
-        axes.plot(completeness, accuracy, marker="o", label=name.replace("_", " "))
+    for (method, tag), found in results.items():
+        accuracy, completeness = mean(found, "accuracy"), mean(found, "completeness")
+        axes.plot(completeness, accuracy, marker="o", label=f"{method} {tag}")
         for x, y, t in zip(completeness, accuracy, tolerances, strict=True):
             axes.annotate(
                 f"{100 * float(t):g} cm", (x, y), fontsize=7, xytext=(4, -8), textcoords="offset points"
@@ -41,6 +43,11 @@ def main() -> None:
     axes.legend()
     figure.tight_layout()
     figure.savefig(args.out or args.outputs / "triangulation.png", dpi=150)
+
+
+def mean(found: list[dict[str, Any]], what: str) -> list[float]:
+    """The mean over scenes, in percent, for each tolerance."""
+    return [100 * float(np.mean([result[what][t] for result in found])) for t in found[0][what]]
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
-from common import arguments, calibration, print_table, scenes_of, values_of, write_results
+from common import arguments, calibration, hloc_files, print_table, scenes_of, values_of, write_results
 from multi_view_evaluation import TOLERANCES, Scores, by_program, evaluate, read_scans
 
 import pixcli
@@ -31,12 +31,7 @@ def main() -> None:
         scores: list[Scores] = []
         for scene in scenes_of(args):
             folder, reference = args.data / scene, calibration(args.data / scene)
-            features = args.outputs / "features" / scene / method
-            files = {} if method == "sift" else {
-                "features_path": features / "features.h5",
-                "matches_path": features / "matches.h5",
-                "pairs_path": features / "pairs.txt" if (features / "pairs.txt").is_file() else None,
-            }  # fmt: skip
+            files = hloc_files(args, scene, method)
             out = args.outputs / "triangulation" / scene / f"{method}_{args.tag}"
             out.parent.mkdir(parents=True, exist_ok=True)
             result = pixcli.triangulate(reference, folder / "images", out, **files, options=options)

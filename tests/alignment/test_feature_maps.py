@@ -141,7 +141,7 @@ def test_levels_of_a_model_are_used_from_wide_to_fine(pair, two_levels):
     moved = far.graph.keypoints[1].copy()
     moved[:, :2] += [1.8, -1.5]
     far.graph.keypoints[1] = moved
-    options = {"bound": 5.0, "min_correlation": 0.5}
+    options = {"bound": 5.0, "feature_min_correlation": 0.5}
     error = far.errors(far.align({"model_path": two_levels}, **options))
     assert len(error) > 0.85 * len(far.truth)
     assert np.median(error) < 0.15
@@ -158,7 +158,7 @@ def test_a_coarse_result_is_kept_only_where_it_was_accepted(pair, two_levels, mo
     n = len(pair.truth)
     coarse_only = pair.align({"model_path": two_levels})
     assert (coarse_only.status[n:] == Status.MOVED).mean() > 0.8
-    strict = pair.align({"model_path": two_levels}, min_correlation=1.0)
+    strict = pair.align({"model_path": two_levels}, feature_min_correlation=1.0)
     assert not (strict.status[n:] == Status.MOVED).any()
     np.testing.assert_array_equal(strict.xy, pair.graph.xy)
 

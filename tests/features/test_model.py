@@ -69,7 +69,17 @@ def test_a_model_of_the_users_own(tmp_path: Path) -> None:
         (USER_MODEL + USER_MODEL.replace("Gradients", "Other"), "holds 2 classes"),
         (USER_MODEL.replace("def forward", "def backward"), "Gradients lacks the method forward"),
         (USER_MODEL.replace("    levels =", "    layers ="), "Gradients declares no levels"),
-        (USER_MODEL.replace("channels=2", "channels=0"), "Gradients declares no levels"),
+        (
+            USER_MODEL.replace("channels=2", "channels=0"),
+            r"declares Level\(channels=0, .*1 to 1024",
+        ),
+        (USER_MODEL.replace("channels=2", "channels=1025"), r"declares Level\(channels=1025, .*1 to 1024"),
+        (USER_MODEL.replace("radius=1", "radius=-1"), "no negative radius"),
+        (USER_MODEL.replace("(Level(channels=2, radius=1),)", "2"), "Gradients declares no levels"),
+        (
+            USER_MODEL + "\n    def __init__(self, options):\n        options['weights']\n",
+            r"Gradients cannot be made \(KeyError: 'weights', my_model.py line 15\)",
+        ),
     ],
 )
 def test_bad_models_are_told_in_one_line(tmp_path: Path, text: str, message: str) -> None:

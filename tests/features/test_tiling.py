@@ -96,6 +96,32 @@ def test_aligned_regions_stay_in_the_image() -> None:
     assert aligned(Region(-3, 5, 13, 99), 75, 61, 8) == Region(0, 0, 16, 75)
 
 
+class Broken(FeatureModel):
+    """A model of the user's own that makes what cannot be used, or fails."""
+
+    levels = (Level(channels=1),)
+
+    def forward(self, image: NDArray[np.float32]) -> list[NDArray[np.float32]]:
+        return self.options["make"](image)  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda image: [image[None] * 1j], r"values of the type complex\d+: they must be real numbers"),
+        (lambda image: 3, r"Broken failed on an image of \(8, 9\) \(TypeError: 'int' object is not iterable"),
+        (
+            lambda image: {}["x"],
+            r"an image of \(8, 9\) \(KeyError: 'x', test_tiling.py line",
+        ),
+    ],
+)
+def test_what_a_model_of_the_users_own_does_wrong_is_told_in_one_line(make, message: str) -> None:
+    with pytest.raises(UserError, match=message) as error:
+        region_maps(Broken({"make": make}), np.zeros((8, 9), np.float32), Region(0, 0, 9, 8))
+    assert "\n" not in str(error.value)
+
+
 class Liar(FeatureModel):
     """Declares two channels and makes what it is told."""
 

@@ -24,10 +24,16 @@ CHANGES = {
     "accurate": {
         "DenseFeatures.model": "image+compact",
         "KeypointAdjustment.supports": "5:1,6:1,8:1,11:1,14:1,11:2",
+        "KeypointAdjustment.feature_supports": "3:2,4:2,6:2",
         "KeypointAdjustment.max_iterations": 40,
         "FeaturemetricBundleAdjustment.rounds": 3,
     },
-    "appearance_change": {"DenseFeatures.model": "image+compact", "DenseFeatures.dtype": "int8"},
+    "appearance_change": {
+        "DenseFeatures.model": "image+compact",
+        "DenseFeatures.dtype": "int8",
+        "KeypointAdjustment.feature_supports": "3:2,4:2,6:2",
+        "KeypointAdjustment.feature_min_correlation": 0.7,
+    },
     "fast": {
         "KeypointAdjustment.supports": "8:1",
         "KeypointAdjustment.reverify": False,

@@ -14,7 +14,7 @@ SCRIPT = Path(__file__).parents[2] / "scripts" / "aachen" / "localization.py"
 
 
 def test_from_known_poses_to_a_submission(tmp_path: Path) -> None:
-    size = {"width": 160, "height": 120, "num_images": 70, "samples": 1, "noise": 1.0}
+    size = {"width": 160, "height": 120, "num_images": 70, "samples": 1, "noise": 1.0, "surface_spacing": 1.0}
     generate_dataset(tmp_path / "scene", SyntheticOptions(num_threads=1, **size))
     truth = pycolmap.Reconstruction(tmp_path / "scene" / "gt")
     data = tmp_path / "data"
@@ -38,9 +38,16 @@ def test_from_known_poses_to_a_submission(tmp_path: Path) -> None:
     mapped.write_text(data / "3D-models" / "aachen_v_1_1")
     (data / "queries").mkdir()
     (data / "queries" / "night_time_queries_with_intrinsics.txt").write_text("".join(lines))
+    mapped_names = [image.name for image in mapped.images.values() if image.name.startswith("db/")]
+    retrieved = tmp_path / "retrieved.txt"  # in hloc's way, 6 images for each query
+    with retrieved.open("w") as file:
+        for query in (line.split()[0] for line in lines):
+            number = int(Path(query).stem)
+            nearest = sorted(mapped_names, key=lambda name: (abs(int(Path(name).stem) - number), name))
+            file.writelines(f"{query} {name}\n" for name in nearest[:6])
     out = tmp_path / "out"
-    options = ["--num_covisible", "4", "--preset", "low_memory", "SiftExtraction.max_num_features=300"]
-    options += ["FeaturemetricBundleAdjustment.rounds=1"]
+    options = ["--num_covisible", "4", "--query_pairs", retrieved, "--preset", "low_memory"]
+    options += ["KeypointAdjustment.strategy=topological_reference", "SiftExtraction.max_num_features=150"]
     run = subprocess.run([sys.executable, SCRIPT, data, out, *options], capture_output=True, text=True)
     assert run.returncode == 0, run.stderr
     assert pycolmap.Reconstruction(out / "map" / "model").num_reg_images() == 60

@@ -11,6 +11,8 @@ import numpy as np
 import pycolmap
 import pytest
 
+from pixcli.errors import UserError
+from pixcli.io.hloc import Features, write_features, write_matches
 from pixcli.options import SyntheticOptions
 from pixcli.synthetic.dataset import generate_dataset
 
@@ -61,12 +63,12 @@ def test_the_layout_is_eth3ds(data: Path) -> None:
 
 def wall() -> list:
     """A wall 4 m away, seen from the origin, a beam every 5 mm."""
-    x, y = np.meshgrid(np.arange(-1, 1, 0.005), np.arange(-1, 1, 0.005))
+    x, y = np.meshgrid(np.arange(-0.6, 0.6, 0.005), np.arange(-0.6, 0.6, 0.005))
     points = np.stack([x.ravel(), y.ravel(), np.full(x.size, 4.0)], axis=1)
     return [evaluation.Scan(points, np.zeros(3))]
 
 
-def grid(z: float, half: float = 0.5) -> np.ndarray:
+def grid(z: float, half: float = 0.3) -> np.ndarray:
     x, y = np.meshgrid(np.arange(-half, half, 0.005), np.arange(-half, half, 0.005))
     return np.stack([x.ravel(), y.ravel(), np.full(x.size, z)], axis=1)
 
@@ -104,6 +106,64 @@ def test_on_exact_synthetic_surfaces_scores_are_what_noise_makes_them(data: Path
     assert moved.accuracy[0.05] == pytest.approx(0.7, abs=0.03)
 
 
+STAND_IN = """#!{python}
+# Takes the arguments that the README of ETH3D's program documents, and prints as that does.
+import argparse, sys
+sys.path.insert(0, {scripts!r})
+from pathlib import Path
+import multi_view_evaluation as ours
+parser = argparse.ArgumentParser(allow_abbrev=False)
+for name in ("reconstruction_ply_path", "ground_truth_mlp_path", "tolerances"):
+    parser.add_argument("--" + name, required=True)
+defaults = dict(voxel_size=0.01, beam_start_radius_meters=0.001125, beam_divergence_halfangle_deg=0.011)
+for name, default in defaults.items():
+    parser.add_argument("--" + name, type=float, default=default)
+parser.add_argument("--completeness_cloud_output_path", default="")
+parser.add_argument("--accuracy_cloud_output_path", default="")
+args = parser.parse_args()
+assert vars(args).items() >= defaults.items()
+cloud = Path(args.reconstruction_ply_path)
+assert cloud.read_bytes().split(b"end_header")[0].count(b"property float ") == 3  # it takes no others
+tolerances = [float(text) for text in args.tolerances.split(",")]
+assert tolerances == sorted(tolerances)
+scans = ours.read_scans(Path(args.ground_truth_mlp_path))
+scores = ours.evaluate(ours.read_ply(cloud), scans, tuple(tolerances))
+print("Loading reconstruction:", cloud)
+print("Tolerances:", *tolerances)
+print("Completenesses:", *scores.completeness.values())
+print("Accuracies:", *scores.accuracy.values())
+print("F1-scores:", *[0.5] * len(tolerances))
+"""
+
+
+def test_eth3ds_own_program_is_called_as_it_documents(data: Path, tmp_path: Path) -> None:
+    program = tmp_path / "ETH3DMultiViewEvaluation"
+    program.write_text(STAND_IN.format(python=sys.executable, scripts=str(SCRIPTS)))
+    alignment = data / "court" / "dslr_scan_eval" / "scan_alignment.mlp"
+    points = evaluation.read_scans(alignment)[0].points[::200] + np.array([0.004, 0, 0.004])
+    with pytest.raises(UserError, match="cannot be run: Permission denied"):
+        evaluation.by_program(program, points, alignment)
+    program.chmod(0o755)
+    tolerances = (0.05, 0.01)
+    scores = evaluation.by_program(program, points, alignment, tolerances)
+    expected = evaluation.evaluate(points, evaluation.read_scans(alignment), tolerances)
+    for tolerance in tolerances:
+        assert scores.accuracy[tolerance] == pytest.approx(expected.accuracy[tolerance], abs=1e-3)
+        assert scores.completeness[tolerance] == pytest.approx(expected.completeness[tolerance], abs=1e-3)
+    with pytest.raises(UserError, match="failed"):
+        evaluation.by_program(program, points, tmp_path / "nowhere.mlp")
+    with pytest.raises(UserError, match="told no accuracies"):
+        evaluation.by_program(Path("/bin/true"), points, alignment)
+
+
+def test_both_grids_of_voxels_count() -> None:
+    # On the first grid these three share one voxel; on the other, the last one has its own.
+    points = np.array([[0.001, 0, 0], [0.002, 0, 0], [0.008, 0, 0]])
+    good = np.array([True, True, False])
+    assert evaluation._voxel_mean(points, good) == pytest.approx(np.mean([2 / 3, 1, 0]))
+    assert evaluation._voxel_mean(points[:0], good[:0]) == 0.0
+
+
 def test_tables_and_plots(data: Path, tmp_path: Path) -> None:
     given = ["--data", data, "--outputs", tmp_path]
     for tag in ("raw", "refined"):
@@ -118,13 +178,32 @@ def test_tables_and_plots(data: Path, tmp_path: Path) -> None:
     assert found["refined"]["accuracy"]["0.01"] > found["raw"]["accuracy"]["0.01"] > 0.5
     run = script("localization", *given, "--tag", "refined", "SiftExtraction.max_num_features=1500")
     assert run.returncode == 0, run.stderr
-    errors = json.loads((tmp_path / "localization" / "court" / "sift_refined.json").read_text())["errors"]
-    assert max(errors) < 0.02
+    # The same features as hloc's files.
+    method = tmp_path / "features" / "court" / "other"
+    method.mkdir(parents=True)
+    write_hloc_files(tmp_path / "localization" / "court" / "sift.db", method)
+    run = script("localization", *given, "--tag", "raw", "--methods", "other")
+    assert run.returncode == 0, run.stderr
+    for name in ("sift_refined", "other_raw"):
+        found = json.loads((tmp_path / "localization" / "court" / f"{name}.json").read_text())
+        assert max(found["errors"]) < 0.02
     pytest.importorskip("matplotlib")
-    for name in ("triangulation", "localization"):
-        run = script(f"plot_{name}", "--outputs", tmp_path)
+    for name, row in (("triangulation", "sift      │ refined"), ("localization", "other     │ raw")):
+        run = script(f"plot_{name}", "--outputs", tmp_path, "--scenes", "court", "--tags", "raw", "refined")
         assert run.returncode == 0, run.stderr
+        assert row in run.stdout
         assert (tmp_path / f"{name}.png").stat().st_size > 10000
+    assert script("plot_triangulation", "--outputs", tmp_path, "--tags", "none").returncode == 1
+
+
+def write_hloc_files(database_path: Path, folder: Path) -> None:
+    with pycolmap.Database.open(database_path) as database:
+        names = {image.image_id: image.name for image in database.read_all_images()}
+        xy = {names[i]: database.read_keypoints(i)[:, :2].astype(float) for i in names}
+        pairs = [pycolmap.pair_id_to_image_pair(pair_id) for pair_id in database.read_num_matches()[0]]
+        matches = {(names[a], names[b]): database.read_matches(a, b) for a, b in pairs}
+    write_features(folder / "features.h5", {name: Features(each, None, None) for name, each in xy.items()})
+    write_matches(folder / "matches.h5", matches, {name: len(each) for name, each in xy.items()})
 
 
 def test_mistakes_are_told(tmp_path: Path) -> None:
