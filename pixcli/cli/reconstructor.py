@@ -106,8 +106,8 @@ def print_result(result: Reconstructed) -> None:
     )
     sizes = mapped["images"]
     if len(sizes) > 1:
-        rows = [(f"sparse/{k}", size, "kept" if k else "refined") for k, size in enumerate(sizes)]
-        print_table("Models", ["", "images", ""], rows)
+        models = [(f"sparse/{k}", size, "kept" if k else "refined") for k, size in enumerate(sizes)]
+        print_table("Models", ["", "images", ""], models)
     print(f"The refined model is in {result.model_path}")
 
 
