@@ -1,11 +1,18 @@
 """hloc's files into a model and through feature_refiner, written and read here as hloc's functions do.
 
-hloc stores for every image a group of its name with `keypoints` (n, 2), whose attribute `uncertainty` is the
-detector's standard deviation in pixels, `scores` (n,), `descriptors` (d, n) and `image_size`, float32 as
-float16 on request; for every pair a group `name0/name1`, "/" in names replaced by "-", with `matches0`
-(n0,), -1 for none, and `matching_scores0`. The centre of the top-left pixel is (0, 0).
+hloc stores for every image a group of its name (sub-folders are groups above it) with `keypoints` (n, 2),
+whose attribute `uncertainty` is the detector's standard deviation in pixels, `scores` (n,), `descriptors`
+(d, n) and `image_size` (width, height), floats in half precision unless told otherwise. For every pair there
+is a group `name0/name1`, "/" in names replaced by "-", with `matches0` (n0,) int16, -1 for none, and
+`matching_scores0` (n0,) float16. The centre of the top-left pixel is (0, 0).
+
+Semi-dense matchers store `keypoints` float32 and `score`; with every pair also `keypoints0`, `keypoints1` and
+`scores` of what was matched, and `matches0` int32 ends with the last keypoint that is matched, or is empty.
+
+hloc reads `keypoints` with its attribute, and of `matches0` what is not -1, under the names in either order.
 """
 
+import shutil
 from pathlib import Path
 
 import h5py
@@ -157,6 +164,59 @@ def test_semi_dense_matches_do_not_break_tracks(run: Run, first_run, files, tmp_
         for pair_id in database.read_num_matches()[0]:
             matches = database.read_matches(*pycolmap.pair_id_to_image_pair(pair_id))
             assert all(len(np.unique(column)) == len(matches) for column in matches.T)
+
+
+def in_the_layout_of_semi_dense_matchers(files: Files, folder: str) -> None:
+    """Rewrites files as such a matcher does, for images in a sub-folder."""
+    keypoints = {}
+    with h5py.File(files.features, "r") as old:
+        for name in old:
+            keypoints[name] = old[name]["keypoints"][()]
+    with h5py.File(files.matches, "r") as old:
+        matches = {(a, b): old[a][b]["matches0"][()].astype(int) for a in old for b in old[a]}
+    with h5py.File(str(files.features), "w") as file:
+        for name, rows in keypoints.items():
+            group = file.create_group(f"{folder}/{name}")
+            group.create_dataset("keypoints", data=rows.astype(np.float32))
+            group["keypoints"].attrs["uncertainty"] = 1.0
+            group.create_dataset("score", data=np.ones(len(rows)))
+    with h5py.File(str(files.matches), "w") as file:
+        for (a, b), other in matches.items():
+            group = file.create_group(f"{folder}-{a}/{folder}-{b}")
+            matched = np.flatnonzero(other >= 0)
+            group.create_dataset("keypoints0", data=keypoints[a][matched])
+            group.create_dataset("keypoints1", data=keypoints[b][other[matched]])
+            group.create_dataset("scores", data=np.ones(len(matched)))
+            length = matched.max(initial=-1) + 1
+            group.create_dataset("matches0", data=other[:length].astype(np.int32))
+            group.create_dataset("matching_scores0", data=(other[:length] >= 0).astype(np.float16))
+    lines = [" ".join(f"{folder}/{name}" for name in pair) for pair in matches]
+    files.pairs.write_text("\n".join(lines) + "\n")
+
+
+def test_the_layout_of_semi_dense_matchers(run: Run, first_run: Path, files: Files, tmp_path: Path) -> None:
+    shutil.copytree(first_run / "images", tmp_path / "images" / "sub")
+    out = tmp_path / "refined.h5"
+    paths = ["--image_path", first_run / "images", "--output_path"]
+    assert run("feature_refiner", *files.options(), *paths, tmp_path / "plain.h5").code == 0
+    in_the_layout_of_semi_dense_matchers(files, "sub")
+    paths = ["--image_path", tmp_path / "images", "--output_path", out]
+    result = run("feature_refiner", *files.options(), *paths)
+    assert result.code == 0, result.err
+    with h5py.File(out, "r") as new, h5py.File(tmp_path / "plain.h5", "r") as plain:
+        for name in plain:
+            assert sorted(new["sub"][name]) == ["keypoints", "score"]
+            assert new["sub"][name]["keypoints"].attrs["uncertainty"] == 1.0
+            assert np.allclose(new["sub"][name]["keypoints"], plain[name]["keypoints"], atol=1e-3)
+    # Without a list, the pairs are those of the matches.
+    again = run(
+        "feature_refiner", *files.options(pairs=False), *paths[:2], "--output_path", tmp_path / "2.h5"
+    )
+    assert again.code == 0, again.err
+    with h5py.File(out, "r") as new, h5py.File(tmp_path / "2.h5", "r") as other:
+        assert all(
+            (new["sub"][n]["keypoints"][()] == other["sub"][n]["keypoints"][()]).all() for n in new["sub"]
+        )
 
 
 def test_an_image_of_the_pairs_without_features(
