@@ -9,8 +9,9 @@ from numpy.typing import NDArray
 
 from pixcli.errors import UserError
 from pixcli.io.appended_keypoints import AppendedKeypoints
-from pixcli.io.database import MatchGraph, check_output_path, write_refined_database
+from pixcli.io.database import MatchGraph
 from pixcli.io.files import same_file
+from pixcli.io.refined_database import check_output_path, write_refined_database
 from pixcli.options.bundle_adjustment import FeaturemetricBundleAdjustmentOptions, PosePriorOptions
 
 _FAR = 10.0  # pixels; what refinements move keypoints by stays well below

@@ -19,9 +19,10 @@ from pixcli.errors import UserError
 from pixcli.features.extraction import image_files
 from pixcli.features.streaming import Estimate
 from pixcli.io.covariance import write_covariances
-from pixcli.io.database import MatchGraph, check_output_path, read_match_graph, write_refined_database
+from pixcli.io.database import MatchGraph, read_match_graph
 from pixcli.io.files import check_writable
 from pixcli.io.image_list import read_image_list
+from pixcli.io.refined_database import check_output_path, write_refined_database
 from pixcli.options import DenseFeaturesOptions, InterpolationOptions, KeypointAdjustmentOptions
 from pixcli.progress import PhaseStats, Progress
 

@@ -9,7 +9,8 @@ import pycolmap
 import pytest
 
 from pixcli.io.appended_keypoints import AppendedKeypoints
-from pixcli.io.database import MatchGraph, read_match_graph, write_refined_database
+from pixcli.io.database import MatchGraph, read_match_graph
+from pixcli.io.refined_database import write_refined_database
 
 
 def make_database(path: Path, columns: int, descriptors: bool = True) -> MatchGraph:

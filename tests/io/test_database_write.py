@@ -16,8 +16,9 @@ import pycolmap
 import pytest
 
 from pixcli.errors import UserError
-from pixcli.io import database as module
-from pixcli.io.database import MatchGraph, check_output_path, read_match_graph, write_refined_database
+from pixcli.io import refined_database as module
+from pixcli.io.database import MatchGraph, read_match_graph
+from pixcli.io.refined_database import check_output_path, write_refined_database
 
 IN_PLACE = [True, False]
 
@@ -181,7 +182,7 @@ def test_read_only_places(
 
 
 def test_database_in_use_is_not_written(database_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "_BUSY_SECONDS", 0.1)
+    monkeypatch.setattr(module, "BUSY_SECONDS", 0.1)
     graph = read_match_graph(database_path, "inlier")
     with closing(sqlite3.connect(database_path)) as other:
         other.execute("PRAGMA journal_mode = WAL")
@@ -281,7 +282,8 @@ def test_errors_in_the_block_pass_through(
 
 KILLED = """
 import sqlite3, sys, time
-from pixcli.io import database as module
+from pixcli.io.database import read_match_graph
+from pixcli.io.refined_database import write_refined_database
 
 class Connection(sqlite3.Connection):
     def execute(self, sql, *args):
@@ -293,8 +295,8 @@ class Connection(sqlite3.Connection):
 connect = sqlite3.connect
 sqlite3.connect = lambda *args, **kwargs: connect(*args, factory=Connection, **kwargs)
 path, output = sys.argv[1], sys.argv[2] or None
-graph = module.read_match_graph(path, "inlier")
-with module.write_refined_database(path, output, graph, graph.xy + 1):
+graph = read_match_graph(path, "inlier")
+with write_refined_database(path, output, graph, graph.xy + 1):
     pass
 """
 
