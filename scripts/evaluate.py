@@ -42,6 +42,9 @@ def main() -> None:
     args = parser.parse_args()
     pycolmap.logging.minloglevel = 2
     try:
+        for option, path in (("surface", args.surface), ("depth", args.depth)):
+            if path is not None and not path.exists():
+                raise UserError(f"there is no {path}: check --{option}")
         truth = read_model(args.gt, option="GT", needs_points=False)
         figures = evaluate_model(truth, args) if args.estimate.is_dir() else evaluate_database(truth, args)
     except UserError as error:

@@ -24,7 +24,7 @@ def triangulator(
 ) -> None:
     """Make refined points at the cameras and poses of a given model.
 
-    The images are those that the model has, by name. Its cameras and poses stay as they are, unless
+    Images and poses are matched by name. Cameras and poses stay as they are, unless
     --BundleAdjustment.refine_... says otherwise. All else is as in reconstructor.
     """
     result = triangulate(

@@ -43,6 +43,9 @@ class ReconstructionOptions(OptionGroup):
     )
     mapper: Literal["incremental", "global"] = option("incremental", "COLMAP's mapper.", short="mapper")
     skip_unreadable_images: bool = option(False, "Go on without images that cannot be read.")
+    skip_images_without_pose: bool = option(
+        False, "triangulator: go on without images that the reference model has no pose of."
+    )
     overwrite: bool = option(False, "Replace the run on other input that is in the output folder.")
     report_pictures: bool = option(True, "Draw the pictures of the report.")
 

@@ -112,8 +112,8 @@ def triangulate(
 ) -> Reconstructed:
     """Make the points of a scene whose cameras and poses a model gives, matched by the names of images.
 
-    These stay as they are, unless the options of bundle adjustment say otherwise. All else is as in
-    `reconstruct`.
+    These stay as they are, unless the options of bundle adjustment say otherwise. Images without a pose are
+    an error, unless they are to be skipped. All else is as in `reconstruct`.
     """
     paths = map(_path, (database_path, features_path, matches_path, pairs_path, reference_path))
     source = Source(Path(image_path), *paths)
@@ -128,7 +128,8 @@ def _run(source: Source, folder: Path, options: ChainOptions, seed: int, progres
     given = {name: path and str(path.resolve()) for name, path in asdict(source).items() if path}
     names = find_images(source.image_path)
     if reference is not None:
-        names = reference_images(reference, source.reference_path or Path(), names)
+        skip = options.reconstruction.skip_images_without_pose
+        names = reference_images(reference, source.reference_path or Path(), names, skip)
     steps = Steps(folder, given, options.reconstruction.overwrite)
     chain = Chain(source, folder, options, seed, progress, steps)
     _make_database(chain, names, reference)

@@ -21,11 +21,13 @@ def read_reference(path: Path) -> pycolmap.Reconstruction:
     return reference
 
 
-def reference_images(reference: pycolmap.Reconstruction, path: Path, names: list[str]) -> list[str]:
-    """Those images that have a pose in the reference; says how many have none.
+def reference_images(
+    reference: pycolmap.Reconstruction, path: Path, names: list[str], skip: bool
+) -> list[str]:
+    """Those images that have a pose in the reference; without `skip`, all must.
 
     Raises:
-        UserError: the reference has none of the images, or one that is not there.
+        UserError: the reference lacks an image, has none of them, or has one that is not there.
     """
     posed = {image.name for image in reference.images.values() if image.has_pose}
     both = sorted(posed & set(names))
@@ -35,14 +37,22 @@ def reference_images(reference: pycolmap.Reconstruction, path: Path, names: list
             f"{min(names)}"
         )
     if missing := sorted(posed - set(names)):
-        raise UserError(f"image {missing[0]} of {path} is missing, with {len(missing) - 1} more")
-    if len(both) < len(names):
-        without = min(set(names) - posed)
-        log.warning(
-            "%d of %d images take no part, %s for one: %s has no pose of them",
-            len(names) - len(both), len(names), without, path,
-        )  # fmt: skip
+        raise UserError(
+            f"image {missing[0]} of {path} is not in --image_path{_others(missing)}: put it there, or take "
+            "it out of the model"
+        )
+    if without := sorted(set(names) - posed):
+        told = f"{path} has no pose of {without[0]}{_others(without)}"
+        if not skip:
+            raise UserError(
+                f"{told}: leave out what it has no pose of by --Reconstruction.skip_images_without_pose 1"
+            )
+        log.warning("left out: %s", told)
     return both
+
+
+def _others(names: list[str]) -> str:
+    return f", nor {len(names) - 1} more" if len(names) > 1 else ""
 
 
 def write_reference(reference: pycolmap.Reconstruction, database_path: Path) -> None:

@@ -71,6 +71,7 @@ def main() -> None:
         if not equals or key not in all_fields():
             parser.error(f"'{override}' is no option: give Group.name=value")
         values[key] = all_fields()[key].parse(text)
+    values.setdefault("Reconstruction.skip_images_without_pose", True)  # queries
     values.setdefault("DenseFeatures.cache_path", str(args.outputs / "cache.h5"))
     options = build_all(TriangulationChainOptions, values)
     images = args.images or args.data / "images_upright"

@@ -88,6 +88,7 @@ def values_of(args: argparse.Namespace) -> dict[str, Value]:
         if not equals or key not in all_fields():
             raise SystemExit(f"'{override}' is no option: give Group.name=value")
         values[key] = all_fields()[key].parse(text)
+    values.setdefault("Reconstruction.skip_images_without_pose", True)  # queries
     values.setdefault("DenseFeatures.cache_path", str(args.outputs / "cache.h5"))
     return values
 

@@ -72,3 +72,7 @@ def test_mistakes_are_told(small_scene, tmp_path: Path) -> None:
     )
     assert run.returncode == 1
     assert run.stderr.startswith("evaluate.py: there is no folder")
+    given = [SCRIPT, small_scene.path / "gt", small_scene.path / "gt", "--surface", tmp_path / "nowhere"]
+    run = subprocess.run([sys.executable, *given], capture_output=True, text=True)
+    assert run.returncode == 1
+    assert run.stderr.endswith("nowhere: check --surface\n")

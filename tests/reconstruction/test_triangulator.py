@@ -94,7 +94,18 @@ def test_a_reference_without_some_images_or_with_others(run: Run, small_scene, t
         assert not (tmp_path / "out").exists()
         return result.message
 
-    assert "image other.jpg of" in refused(reference("one", {"0001.jpg": "other.jpg"}))
+    message = refused(reference("one", {"0001.jpg": "other.jpg"}))
+    assert "image other.jpg of" in message
+    assert "is not in --image_path: put it there, or take it out of the model" in message
     message = refused(reference("none", {f"{k:04}.jpg": f"x{k}.jpg" for k in range(4)}))
     assert "has no pose of any of these images: its names are such as x0.jpg" in message
     assert "there is no folder" in refused(tmp_path / "nothing")
+    less = pycolmap.Reconstruction(small_scene.path / "gt")
+    less.deregister_frame(less.find_image_with_name("0002.jpg").frame_id)
+    (tmp_path / "less").mkdir()
+    less.write_text(tmp_path / "less")
+    assert "has no pose of 0002.jpg: leave out what" in refused(tmp_path / "less")
+    given = ["--image_path", images, "--reference_path", tmp_path / "less", "--output_path", tmp_path / "out"]
+    given += ["--KeypointAdjustment.apply", 0, "--FeaturemetricBundleAdjustment.apply", 0]
+    assert run("triangulator", *given, *SMALL, "--Reconstruction.skip_images_without_pose", 1).code == 0
+    assert pycolmap.Reconstruction(tmp_path / "out" / "model").num_reg_images() == 3
