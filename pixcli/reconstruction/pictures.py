@@ -1,5 +1,6 @@
 """The pictures of a report, drawn with Pillow."""
 
+import unicodedata
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -74,11 +75,11 @@ def draw_shifts(
             end = np.clip(start + shift, (left, 40), (left + widths[side], 40 + tall))
             draw.line([*start, *end], fill=COLOURS[0])
             draw.ellipse([*(start - 1.5), *(start + 1.5)], fill=COLOURS[1])
-        draw.text((left, 14), graph.images[indices[side]].name, fill=INK, font=_FONT)
+        draw.text((left, 14), _drawable(graph.images[indices[side]].name), fill=INK, font=_FONT)
     y = 50 + tall
-    draw.text(
-        (margin, y), f"Shifts of {len(old[0])} matched keypoints, {magnified:.0f} times as long", INK, _FONT
-    )
+    longer = f"{magnified:.0f} times as long"
+    text = f"Shifts of {len(old[0])} matched keypoints from where they were (dots), {longer}"
+    draw.text((margin, y), text, INK, _FONT)
     y += 26
     text = "Some of them, enlarged, in the first and in the second image: before (above) and after (below)"
     draw.text((margin, y), text, fill=INK, font=_FONT)
@@ -159,11 +160,18 @@ def draw_camera_path(path: Path, mapped: pycolmap.Reconstruction, final: pycolma
         end, start = at(b), at(b + factor * (a - b))
         draw.line([*start, *end], fill=COLOURS[0], width=2)
         draw.ellipse([*(end - 4), *(end + 4)], fill=COLOURS[1])
-    text = f"{len(ids)} cameras after refinement, and how they got there, {factor:g} times as long"
+    longer = f"{factor:g} times as long" if factor > 1 else "to scale"
+    text = f"{len(ids)} cameras after refinement, and how they got there, {longer}"
     draw.text((20, 14), text, fill=INK, font=_FONT)
     text = f"moved by {np.median(moved):.3g} in the median, {moved.max():.3g} at most (units of the model)"
     draw.text((20, 36), text, fill=GREY, font=_FONT)
     canvas.save(path)
+
+
+def _drawable(name: str) -> str:
+    """A name in the letters that the font has."""
+    letters = unicodedata.normalize("NFKD", name)
+    return "".join(c if c.isascii() else "?" for c in letters if not unicodedata.combining(c))
 
 
 def _patches(old: Sequence[Array], new: Sequence[Array]) -> list[int]:
