@@ -14,14 +14,32 @@
 
 namespace pixcli {
 
-// Called every 50 ms by the thread that started a loop, with the number of items done. Returning false stops
-// the loop after the chunks under way: this is how Ctrl-C and progress bars reach native code.
+// Called every 50 ms by the thread that started a loop, and at its end, with the number of items done.
+// Returning false stops the loop after the chunks under way: this is how Ctrl-C and progress bars reach
+// native code.
 using Poll = std::function<bool(int64_t done)>;
+constexpr std::chrono::milliseconds kPollInterval{50};
 
 // -1 means all cores.
 inline int ResolveNumThreads(int num_threads) {
   const int cores = std::max(1u, std::thread::hardware_concurrency());
   return num_threads <= 0 ? cores : num_threads;
+}
+
+// ParallelFor on the calling thread, which for little work is much sooner done than a thread of its own is
+// there.
+template <class Body>
+bool SerialFor(int64_t n, int64_t chunk, const Poll& poll, Body&& body) {
+  auto polled = std::chrono::steady_clock::now();
+  for (int64_t begin = 0; begin < n; begin += chunk) {
+    const auto now = std::chrono::steady_clock::now();
+    if (now - polled >= kPollInterval) {
+      if (poll && !poll(begin)) return false;
+      polled = now;
+    }
+    body(begin, std::min(begin + chunk, n), 0);
+  }
+  return !poll || poll(n);
 }
 
 // Runs body(begin, end, thread) over chunks of [0, n). Which thread takes which chunk varies, so results must
@@ -31,6 +49,7 @@ bool ParallelFor(int64_t n, int64_t chunk, int num_threads, const Poll& poll, Bo
   chunk = std::max<int64_t>(chunk, 1);
   const int threads = static_cast<int>(
       std::min<int64_t>(ResolveNumThreads(num_threads), std::max<int64_t>((n + chunk - 1) / chunk, 1)));
+  if (threads == 1) return SerialFor(n, chunk, poll, body);
   std::atomic<int64_t> next{0}, done{0};
   std::atomic<bool> stop{false};
   std::mutex mutex;
@@ -57,7 +76,7 @@ bool ParallelFor(int64_t n, int64_t chunk, int num_threads, const Poll& poll, Bo
   for (int i = 0; i < threads; ++i) pool.emplace_back(work, i);
   {
     std::unique_lock<std::mutex> lock(mutex);
-    while (!finished.wait_for(lock, std::chrono::milliseconds(50), [&] { return running == 0; })) {
+    while (!finished.wait_for(lock, kPollInterval, [&] { return running == 0; })) {
       lock.unlock();
       if (poll && !stop && !poll(done)) stop = true;
       lock.lock();

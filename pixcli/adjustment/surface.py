@@ -6,6 +6,7 @@ views; then each view's own shift against that warp is measured, with its covari
 """
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, fields
 from typing import Any, TypeVar
 
@@ -215,7 +216,7 @@ def measure_shifts(
     supports: Sequence[Support],
     measured: Bool,
     limits: SurfaceLimits,
-    progress: Progress,
+    progress: Progress | None = None,
 ) -> Shifts:
     """Where each pair's view shows what the reference has at the point, on the support that knows best.
 
@@ -230,10 +231,11 @@ def measure_shifts(
     best = np.full(part.sum(), np.inf)
     chosen = np.full(len(best), -1, np.int8)
     result: npt.NDArray[Any] | None = None
-    with progress.phase("measure", len(planes) * len(supports)) as update:
+    total = len(planes) * len(supports)
+    with progress.phase("measure", total) if progress else nullcontext() as update:
         for k, support in enumerate(supports):
             order, arguments = _native_arguments(surfaces, planes, patches, support, part, limits)
-            ordered = _core.measure_shifts(**arguments, progress=_offset(update, k * len(planes)))
+            ordered = _core.measure_shifts(**arguments, progress=update and _offset(update, k * len(planes)))
             shifts = np.empty_like(ordered)
             shifts[order] = ordered
             status = _judge(shifts, limits)

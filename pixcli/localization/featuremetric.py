@@ -25,7 +25,7 @@ from pixcli.localization.feature_pose import (
     reprojection,
 )
 from pixcli.localization.feature_targets import Targets, align_keypoints, find_targets
-from pixcli.localization.first_pose import FirstPose, Matches, find_first_pose
+from pixcli.localization.first_pose import FirstPose, Matches, estimate_pose
 from pixcli.localization.guard import objection
 from pixcli.localization.pose import RefinedIntrinsics, RefinedPose, Sensor, project
 from pixcli.localization.result import Step
@@ -100,17 +100,18 @@ def refine_by_features(
     # the keypoints alone: they are adjusted even where only the pose is to be.
     keypoints, step = query.align_keypoints()
     steps.append(step)
+    certainty = query.certainty(found)
     moved = _attempt(
-        "pose of moved keypoints", partial(query.find_pose, keypoints, step), query, found, first
+        "pose of moved keypoints", partial(query.find_pose, keypoints, step), found, certainty, first
     )
     steps.append(moved.step)
     if options.keypoints.apply:
-        found = moved.found
+        found, certainty = moved.found, moved.certainty
         undone += [moved.objection] * bool(moved.objection)
     if options.bundle.apply and moved.objection:
         undone.append("query bundle adjustment was not tried, as its features mislead")
     elif options.bundle.apply:
-        refined = _attempt("query bundle adjustment", query.adjust_bundle, query, found, first)
+        refined = _attempt("query bundle adjustment", query.adjust_bundle, found, certainty, first)
         steps.append(refined.step)
         # Features that do not agree on one pose together misled the keypoints one by one as well.
         found = start if refined.objection else refined.found
@@ -126,6 +127,8 @@ _Adjusted = tuple[FeatureLocalization, CostedPose, int]
 class _Attempt:
     found: FeatureLocalization
     """What it found, or what was there before if there is an objection."""
+    certainty: float
+    """Of what was found, see _Query.certainty."""
     step: Step
     objection: str
 
@@ -133,16 +136,15 @@ class _Attempt:
 def _attempt(
     name: str,
     adjust: Callable[[FeatureLocalization], _Adjusted | str],
-    query: "_Query",
     before: FeatureLocalization,
+    certainty: float,
     first: FirstPose,
 ) -> _Attempt:
-    deviation = query.certainty(before)
     start = time.perf_counter()
     adjusted = adjust(before)
     step = Step(name, time.perf_counter() - start)
     if isinstance(adjusted, str):
-        return _Attempt(before, step, f"the {name} {adjusted}")
+        return _Attempt(before, certainty, step, f"the {name} {adjusted}")
     found, pose, measurements = adjusted
     step = replace(step, measurements=measurements, cost_before=pose.cost_before, cost_after=pose.cost_after)
     refined = RefinedPose(
@@ -154,9 +156,11 @@ def _attempt(
         pose.cost_after,
     )
     reason = objection(first, refined, sum(int(mask.sum()) for mask in found.inliers))
-    if not reason and not pose.pixel_deviation <= max(deviation, _CERTAIN):
-        reason = f"left projections uncertain by {pose.pixel_deviation:.3f}, not {deviation:.3f} pixels"
-    return _Attempt(before if reason else found, step, f"the {name} {reason}" if reason else "")
+    if not reason and not pose.pixel_deviation <= max(certainty, _CERTAIN):
+        reason = f"left projections uncertain by {pose.pixel_deviation:.3f}, not {certainty:.3f} pixels"
+    if reason:
+        return _Attempt(before, certainty, step, f"the {name} {reason}")
+    return _Attempt(found, pose.pixel_deviation, step, "")
 
 
 class _Query:
@@ -212,17 +216,20 @@ class _Query:
             for view, xy, sensor in zip(self._views, keypoints, found.sensors, strict=True)
         ]
         options = self._options
-        pose = find_first_pose(matches, options.absolute_pose, options.random_seed)
-        if isinstance(pose, str):
-            return f"lost the pose: {pose}"
-        adjusted = FeatureLocalization(
-            pose.rig_from_world, pose.sensors, pose.covariance, pose.inliers, keypoints
-        )
+        estimated = estimate_pose(matches, options.absolute_pose, options.random_seed)
+        if isinstance(estimated, str):
+            return f"lost the pose: {estimated}"
+        pose, sensors, inliers = estimated
+        adjusted = FeatureLocalization(pose, sensors, found.covariance, inliers, keypoints)
         costed = self._pose_of_keypoints(adjusted, 0)
         if costed is None:
             return "left the pose undetermined"
         costed = replace(costed, cost_before=alignment.cost_before, cost_after=alignment.cost_after)
-        return replace(adjusted, covariance=costed.covariance), costed, pose.num_inliers
+        return (
+            replace(adjusted, covariance=costed.covariance),
+            costed,
+            sum(int(mask.sum()) for mask in inliers),
+        )
 
     def adjust_bundle(self, found: FeatureLocalization) -> _Adjusted | str:
         """The pose at whose projections the features agree with the references."""

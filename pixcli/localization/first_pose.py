@@ -13,6 +13,7 @@ from pixcli.options import AbsolutePoseOptions
 
 MIN_MATCHES = 4
 
+_LOSS_SCALE = 1.0  # pixels, of the Cauchy loss that the pose is refined with: COLMAP's
 _LEAST_DEVIATION = 0.5  # pixels, of a detector's keypoints; few matches can agree by chance
 
 
@@ -61,19 +62,10 @@ def find_first_pose(
         refined: intrinsics that are not quite known; here they only widen the covariance.
     """
     refined = refined or RefinedIntrinsics()
-    total = sum(len(part.xy) for part in matches)
-    if total < MIN_MATCHES:
-        return f"{total} matches with points of the model, but a pose takes {MIN_MATCHES} at least"
-    refinement = pycolmap.AbsolutePoseRefinementOptions(gradient_tolerance=1e-10)
-    found = _estimate(matches, options, random_seed, refinement)
-    if found is None:
-        return f"no pose agrees with its {total} matches"
-    pose, sensors, mask = found
-    inliers = np.split(mask, np.cumsum([len(part.xy) for part in matches])[:-1])
-    if mask.sum() < options.min_num_inliers:
-        return f"only {mask.sum()} of its {total} matches agree on a pose"
-    if not np.isfinite(pose.params).all():
-        return f"its {total} matches do not determine a pose"
+    found = estimate_pose(matches, options, random_seed)
+    if isinstance(found, str):
+        return found
+    pose, sensors, inliers = found
     parts = [
         Sightings(part.points[inside], part.xy[inside], np.tile([1.0, 0, 1.0], (inside.sum(), 1)))
         for part, inside in zip(matches, inliers, strict=True)
@@ -88,17 +80,36 @@ def find_first_pose(
     scaled = [replace(seen, covariance=seen.covariance * deviation**2) for seen in parts]
     if sensors[0].camera.mean_focal_length() != matches[0].sensor.camera.mean_focal_length():
         refined = replace(refined, focal_length=True)
-    covariance = covariance_of(pose, sensors, scaled, refinement.loss_function_scale / deviation, refined)
+    covariance = covariance_of(pose, sensors, scaled, _LOSS_SCALE / deviation, refined)
     if covariance is None:
-        return f"its {total} matches do not determine a pose"
+        return _undetermined(matches)
     return FirstPose(pose, sensors, inliers, deviation, covariance, refined)
 
 
+def estimate_pose(
+    matches: Sequence[Matches], options: AbsolutePoseOptions, random_seed: int
+) -> tuple[pycolmap.Rigid3d, list[Sensor], list[npt.NDArray[np.bool_]]] | str:
+    """rig_from_world, sensors and inliers (m,) of each as a first pose has them; or why there is none."""
+    total = sum(len(part.xy) for part in matches)
+    if total < MIN_MATCHES:
+        return f"{total} matches with points of the model, but a pose takes {MIN_MATCHES} at least"
+    found = _estimate(matches, options, random_seed)
+    if found is None:
+        return f"no pose agrees with its {total} matches"
+    pose, sensors, mask = found
+    if mask.sum() < options.min_num_inliers:
+        return f"only {mask.sum()} of its {total} matches agree on a pose"
+    if not np.isfinite(pose.params).all():
+        return _undetermined(matches)
+    return pose, sensors, np.split(mask, np.cumsum([len(part.xy) for part in matches])[:-1])
+
+
+def _undetermined(matches: Sequence[Matches]) -> str:
+    return f"its {sum(len(part.xy) for part in matches)} matches do not determine a pose"
+
+
 def _estimate(
-    matches: Sequence[Matches],
-    options: AbsolutePoseOptions,
-    random_seed: int,
-    refinement: pycolmap.AbsolutePoseRefinementOptions,
+    matches: Sequence[Matches], options: AbsolutePoseOptions, random_seed: int
 ) -> tuple[pycolmap.Rigid3d, list[Sensor], npt.NDArray[np.bool_]] | None:
     ransac = pycolmap.RANSACOptions()
     for name in (
@@ -111,6 +122,9 @@ def _estimate(
     ):
         setattr(ransac, name, getattr(options, name))
     ransac.random_seed = random_seed
+    refinement = pycolmap.AbsolutePoseRefinementOptions(
+        gradient_tolerance=1e-10, loss_function_scale=_LOSS_SCALE
+    )
     sensors = [part.sensor for part in matches]
     xy = np.concatenate([part.xy for part in matches])
     points = np.concatenate([part.points for part in matches])

@@ -23,7 +23,6 @@ from pixcli.features.streaming import ImageFile
 from pixcli.localization.map import LocalizationMap
 from pixcli.localization.pixels import Pixels, read_pixels
 from pixcli.localization.pose import Sightings
-from pixcli.progress import Progress
 
 Float64 = npt.NDArray[np.float64]
 Int32 = npt.NDArray[np.int32]
@@ -228,9 +227,7 @@ def _by_planes(pairs: "_Pairs", limits: SurfaceLimits) -> Measured:
         pairs.source.comparison,
     )
     every = np.ones(len(pairs.view), bool)
-    shifts = measure_shifts(
-        pairs.surfaces, pairs.planes, patches, [MEASURED_SUPPORT], every, limits, Progress()
-    )
+    shifts = measure_shifts(pairs.surfaces, pairs.planes, patches, [MEASURED_SUPPORT], every, limits)
     return shifts.accepted, shifts.xy, shifts.covariance
 
 
