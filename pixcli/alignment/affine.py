@@ -52,11 +52,15 @@ class AffineAlignment:
 
         Raises UserError if a new cache does not fit on its disk.
         """
-        part = self._part(self._parts[0])
-        log.info("patches take %.1f KiB a keypoint", part.bytes_per_keypoint / 1024)
-        estimate = part.estimate()
+        log.info("patches take %.1f KiB a keypoint", self.bytes_per_keypoint / 1024)
+        estimate = self._part(self._parts[0]).estimate()
         all_jobs = len(self._jobs) * (48 + _core.alignment_dtype.itemsize)
         return Estimate(estimate.memory + all_jobs, estimate.disk)
+
+    @property
+    def bytes_per_keypoint(self) -> float:
+        """What the patches of the first model take of each keypoint that has some, roots among them."""
+        return self._part(self._parts[0]).bytes_per_keypoint
 
     def fill_cache(self, progress: Progress) -> None:
         """Make the patches and keep them in the cache for run()."""
