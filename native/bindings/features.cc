@@ -24,20 +24,27 @@ FeatureArrays FeaturesOf(const py::array& buffer, const std::optional<Array<floa
     type = FeatureType::kHalf;
   } else if (buffer.dtype().kind() == 'i' && buffer.itemsize() == 1) {
     type = FeatureType::kInt8;
+  } else if (buffer.dtype().kind() == 'u' && buffer.itemsize() == 1) {
+    type = FeatureType::kInt4;
   } else {
-    throw py::type_error("features must be float32, float16 or int8");
+    throw py::type_error("features must be float32, float16, int8 or, for pairs of 4 bits, uint8");
   }
-  const py::ssize_t n = offset.size(), channels = buffer.shape(1);
+  const bool integers = type == FeatureType::kInt8 || type == FeatureType::kInt4;
+  const py::ssize_t n = offset.size();
+  py::ssize_t channels = buffer.shape(1);
+  if (type == FeatureType::kInt4) {
+    channels = gains && gains->ndim() == 2 ? gains->shape(1) : 0;
+    Require((channels + 1) / 2 == buffer.shape(1), "pairs of 4 bits need gains (p, channels)");
+  }
   Require(size.size() == 2 * n && origin.size() == 3 * n,
           "patches need offset (p,), size (p, 2), origin (p, 3)");
-  Require(type != FeatureType::kInt8 || (gains && gains->size() == n * channels),
-          "bytes need gains (p, channels)");
+  Require(!integers || (gains && gains->size() == n * channels), "integers need gains (p, channels)");
   for (py::ssize_t i = 0; i < n; ++i) {
     const int64_t area = static_cast<int64_t>(size.data()[2 * i]) * size.data()[2 * i + 1];
     Require(offset.data()[i] >= 0 && area >= 0 && offset.data()[i] + area <= buffer.shape(0),
             "a patch leaves the buffer");
   }
-  return {buffer.data(), type == FeatureType::kInt8 ? gains->data() : nullptr,
+  return {buffer.data(), integers ? gains->data() : nullptr,
           type,          static_cast<int32_t>(channels),
           offset.data(), size.data(),
           origin.data()};

@@ -8,13 +8,14 @@
 
 namespace pixcli {
 
-enum class FeatureType : int32_t { kFloat, kHalf, kInt8 };
+enum class FeatureType : int32_t { kFloat, kHalf, kInt8, kInt4 };
 
 // Samples (height, width, channels) of a feature map. Sample (0, 0) lies at (x0, y0) in the image, the next
-// pitch pixels on. Bytes are multiples of the gains, one for each channel.
+// pitch pixels on. Integers are multiples of the gains, one for each channel; of 4 bits, two channels share a
+// byte, the first in its lower half, and 8 stands for 0.
 struct FeaturePatch {
   const void* data;
-  const float* gains;  // kInt8 only
+  const float* gains;  // of integers only
   FeatureType type;
   int32_t width, height, channels;
   double x0, y0, pitch;

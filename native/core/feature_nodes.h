@@ -50,6 +50,23 @@ inline void DecodeAs(const FeaturePatch& patch, const Convert& convert, float* o
   }
 }
 
+// As DecodeAs, of 4-bit integers.
+inline void DecodeNibbles(const FeaturePatch& patch, const float* gains, float* out) {
+  const int channels = patch.channels, stride = Padded(channels);
+  const uint8_t* in = static_cast<const uint8_t*>(patch.data);
+  for (int i = 0; i < patch.width * patch.height; ++i, in += (channels + 1) / 2, out += stride) {
+    for (int c = 0; c + 1 < channels; c += 2) {
+      const int pair = in[c / 2];
+      out[c] = static_cast<float>((pair & 15) - 8) * gains[c];
+      out[c + 1] = static_cast<float>((pair >> 4) - 8) * gains[c + 1];
+    }
+    if (channels % 2 != 0) {
+      out[channels - 1] = static_cast<float>((in[channels / 2] & 15) - 8) * gains[channels - 1];
+    }
+    for (int c = channels; c < stride; ++c) out[c] = 0;
+  }
+}
+
 // `gains` has room for Padded(channels).
 inline bool DecodeFeatures(const FeaturePatch& patch, float* gains, float* buffer, FeatureSamples* out) {
   if (patch.width < 4 || patch.height < 4) return false;
@@ -69,6 +86,7 @@ inline bool DecodeFeatures(const FeaturePatch& patch, float* gains, float* buffe
           },
           buffer);
       break;
+    case FeatureType::kInt4: DecodeNibbles(patch, patch.gains, buffer); break;
   }
   *out = {buffer, patch.width, patch.height, Padded(patch.channels)};
   return true;

@@ -67,8 +67,8 @@ bool ForEachPoint(const FeatureArrays& patches, const FeatureSupport& support, c
 }  // namespace
 
 FeaturePatch FeatureArrays::operator[](int64_t i) const {
-  static constexpr int64_t kSizes[] = {4, 2, 1};
-  const int64_t bytes = kSizes[static_cast<int>(type)] * channels * offset[i];
+  const int64_t c = channels, of_sample[] = {4 * c, 2 * c, c, (c + 1) / 2};
+  const int64_t bytes = of_sample[static_cast<int>(type)] * offset[i];
   return {static_cast<const char*>(buffer) + bytes,
           gains == nullptr ? nullptr : gains + i * channels,
           type,

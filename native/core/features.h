@@ -11,7 +11,7 @@
 namespace pixcli {
 
 // Patches of feature maps, flat in one buffer: offset in samples of all channels. gains (n, channels) for
-// bytes. See PatchArrays.
+// integers. See PatchArrays.
 struct FeatureArrays {
   const void* buffer;
   const float* gains;

@@ -5,7 +5,6 @@ each starting where the one before ended. The support whose predicted deviation 
 first model of a chain rejects is aligned by the next one. See "The affine strategy" in docs/architecture.md.
 """
 
-import logging
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -23,8 +22,6 @@ from pixcli.features.streaming import Estimate, ImageFile
 from pixcli.io.database import MatchGraph
 from pixcli.options import DenseFeaturesOptions, KeypointAdjustmentOptions
 from pixcli.progress import Progress
-
-log = logging.getLogger(__name__)
 
 MAX_JOBS = 100_000
 """How many keypoints are aligned at a time where patches are kept in memory: some 500 MB of them."""
@@ -52,11 +49,14 @@ class AffineAlignment:
 
         Raises UserError if a new cache does not fit on its disk.
         """
-        part = self._part(self._parts[0])
-        log.info("patches take %.1f KiB a keypoint", part.bytes_per_keypoint / 1024)
-        estimate = part.estimate()
+        estimate = self._part(self._parts[0]).estimate()
         all_jobs = len(self._jobs) * (48 + _core.alignment_dtype.itemsize)
         return Estimate(estimate.memory + all_jobs, estimate.disk)
+
+    @property
+    def bytes_per_keypoint(self) -> float:
+        """What the patches of the first model take of each keypoint that has some, roots among them."""
+        return self._part(self._parts[0]).bytes_per_keypoint
 
     def fill_cache(self, progress: Progress) -> None:
         """Make the patches and keep them in the cache for run()."""

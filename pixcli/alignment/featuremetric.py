@@ -46,6 +46,11 @@ class FeaturemetricAlignment:
         """Bytes that run() will take. Raises UserError if a new cache does not fit on its disk."""
         return self._extraction.estimate()
 
+    @property
+    def bytes_per_keypoint(self) -> float:
+        """What the patches, or maps, take of each matched keypoint."""
+        return self._extraction.num_bytes / max(len(np.unique(self._graph.edges)), 1)
+
     def fill_cache(self, progress: Progress) -> None:
         """Make the patches and keep them in the cache for run()."""
         self._extraction.fill_cache(progress)

@@ -34,6 +34,9 @@ class Alignment(Protocol):
 
     def estimate(self) -> Estimate: ...
 
+    @property
+    def bytes_per_keypoint(self) -> float: ...
+
     def fill_cache(self, progress: Progress) -> None: ...
 
     def run(self, progress: Progress) -> AlignmentResult: ...
@@ -150,6 +153,7 @@ def plan_refinement(
         len(graph.pairs),
         tracks.num_tracks,
     )
+    log.info("patches take %.1f KiB a keypoint", alignment.bytes_per_keypoint / 1024)
     alignment.estimate().announce("refine parts with --image_list_path")
     return Plan(database, graph, tracks, alignment)
 

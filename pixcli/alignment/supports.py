@@ -133,7 +133,9 @@ class SupportAlignment:
             target_level = source.level_of(support, spacing * ratio, target_image)
             reach = (support.radius * spacing)[:, None] * np.ones(2)
             extent = slack * support.radius * spacing[:, None] * np.abs(jobs.warp).sum(2)
-            extent += self._options.bound + source.pitch_of(target_level)[:, None]
+            extent += self._options.bound
+            if source.comparison is None:
+                extent += source.pitch_of(target_level)[:, None]  # costs nothing there
             keypoint += [jobs.source, jobs.target]
             level += [root_level, target_level]
             low += [xy[jobs.source] - reach, xy[jobs.target] - extent]

@@ -18,7 +18,7 @@ from pixcli.features.patches import Extractor, by_tile
 from pixcli.features.resampling import resampled
 from pixcli.features.streaming import ImageFile, ImageItems
 from pixcli.features.tiling import Region, aligned, alignment_of, maps_of_regions
-from pixcli.io.patch_store import Contents, Items, LevelLayout
+from pixcli.io.patch_store import Contents, Items
 from pixcli.options import DenseFeaturesOptions
 
 LEVELS_PER_OCTAVE = 2
@@ -37,8 +37,8 @@ class BoxExtractor:
     def __init__(self, images: Sequence[ImageFile], options: DenseFeaturesOptions) -> None:
         if options.dtype == "double":
             raise UserError(
-                "DenseFeatures.dtype double: the affine and surface strategies compare half, float or int8; "
-                "float is more exact than what they measure"
+                "DenseFeatures.dtype double: the affine and surface strategies take the others; float is "
+                "more exact than what they measure"
             )
         self._options = options
         self._extractor = Extractor(options)
@@ -110,7 +110,7 @@ class BoxExtractor:
         for output, of in enumerate(self._extractor.outputs):
             own = (level // _PER_OUTPUT == output)[:, None]
             sizes = np.where(own, shape, 0).astype(np.int32)
-            layouts.append(LevelLayout(of.level.channels, self._extractor.dtype, sizes))
+            layouts.append(self._extractor.layout(of, sizes))
         names = [file.name for file in self._images]
         options = {**self.identity, "patches": "boxes"}
         contents = Contents(options, names, ptr, digest.hexdigest(), layouts)

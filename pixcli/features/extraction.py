@@ -17,7 +17,7 @@ from pixcli.features.streaming import Estimate, ImageFile, ImageItems
 from pixcli.features.tiling import halo
 from pixcli.io.database import MatchGraph
 from pixcli.io.images import image_hash
-from pixcli.io.patch_store import Contents, Items, LevelLayout, Patches, PatchStore
+from pixcli.io.patch_store import Contents, Items, Patches, PatchStore
 from pixcli.options import DenseFeaturesOptions, InterpolationOptions
 from pixcli.progress import Progress
 
@@ -161,7 +161,7 @@ class Extraction:
     def _contents(self, ptr: NDArray[np.int64], items: str, shapes: Sequence[NDArray[np.int32]]) -> Contents:
         values = self.identity | {key: getattr(self._options, key) for key in sorted(_KEEPING)}
         levels = [
-            LevelLayout(output.level.channels, self._extractor.dtype, sizes)
+            self._extractor.layout(output, sizes)
             for output, sizes in zip(self._extractor.outputs, shapes, strict=True)
         ]
         return Contents(values, [file.name for file in self._images], ptr, items, levels)

@@ -13,12 +13,12 @@ from pixcli.errors import UserError
 from pixcli.features.model import FeatureModel, Level, load_model
 from pixcli.features.tiling import Region, aligned, alignment_of, halo, maps_of_regions, tiles
 from pixcli.io.images import fit_size, resize_image
-from pixcli.io.patch_store import Items
+from pixcli.io.patch_store import Items, LevelLayout
 from pixcli.options import DenseFeaturesOptions
 
 _TILE_BYTES = 128e6  # of the maps of a tile; what makes them takes several times that
 
-_DTYPES = {"half": np.float16, "float": np.float32, "double": np.float64, "int8": np.int8}
+_DTYPES = {"half": np.float16, "float": np.float32, "double": np.float64, "int8": np.int8, "int4": np.uint8}
 
 
 @dataclass(frozen=True)
@@ -37,8 +37,8 @@ class Extractor:
         self.options = options
         self.model: FeatureModel = load_model(options)
         self.dtype = np.dtype(_DTYPES[options.dtype])
-        # Stores make bytes of what they are given.
-        self._made = np.dtype(np.float32) if options.dtype == "int8" else self.dtype
+        # Stores make integers of what they are given.
+        self._made = np.dtype(np.float32) if options.dtype in ("int8", "int4") else self.dtype
 
     @cached_property
     def outputs(self) -> list[Output]:
@@ -54,6 +54,11 @@ class Extractor:
         bytes_per_pixel = sum(4 * level.channels / level.stride**2 for level in self.model.levels)
         edge = max(math.isqrt(int(_TILE_BYTES / bytes_per_pixel)), 4 * halo(self.model))
         return min(self.options.tile_size, edge)
+
+    def layout(self, output: Output, shapes: NDArray[np.int32]) -> LevelLayout:
+        """How items of (n, 2) rows and columns of an output are stored."""
+        bits = 4 if self.options.dtype == "int4" else 8 * self.dtype.itemsize
+        return LevelLayout(output.level.channels, self.dtype, shapes, bits)
 
     def scaled_size(self, size: tuple[int, int], scale: float) -> tuple[int, int]:
         """The size in which the model sees an image."""

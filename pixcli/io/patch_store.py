@@ -81,6 +81,8 @@ class LevelLayout:
     dtype: np.dtype[Any]
     shapes: NDArray[np.int32]
     """(items, 2) rows and columns of each item."""
+    bits: int = 0
+    """Of a sample; 4: two channels share a byte. 0: what the type has."""
 
     @cached_property
     def starts(self) -> NDArray[np.int64]:
@@ -90,9 +92,9 @@ class LevelLayout:
 
     def arrays(self) -> dict[str, tuple[tuple[int, ...], np.dtype[Any]]]:
         """Shape and type of the arrays that are filled image by image."""
-        count = len(self.shapes)
+        count, width = len(self.shapes), (self.channels + 1) // 2 if self.bits == 4 else self.channels
         arrays: dict[str, tuple[tuple[int, ...], np.dtype[Any]]] = {
-            "data": ((int(self.starts[-1]), self.channels), self.dtype),
+            "data": ((int(self.starts[-1]), width), self.dtype),
             "corners": ((count, 2), np.dtype(np.int32)),
             "scales": ((count, 2), np.dtype(np.float64)),
         }
@@ -102,8 +104,15 @@ class LevelLayout:
 
     @property
     def quantized(self) -> bool:
-        """Whether samples are bytes, multiples of a gain for each item and channel."""
-        return self.dtype == np.int8
+        """Whether samples are integers, multiples of a gain for each item and channel."""
+        return self.dtype == np.int8 or self.bits == 4
+
+    def integers(self, data: NDArray[Any]) -> NDArray[Any]:
+        """The (..., C) integers of quantized data, whatever their bits."""
+        if self.bits != 4:
+            return data
+        pairs = np.stack([data & 15, data >> 4], -1).astype(np.int8) - np.int8(8)
+        return pairs.reshape(*data.shape[:-1], -1)[..., : self.channels]
 
 
 @dataclass(frozen=True)
@@ -134,9 +143,10 @@ class BoxSamples:
     """Items of a level, one behind the other."""
 
     samples: NDArray[Any]
-    """(samples, C) float16, float32 or int8."""
+    """(samples, C) float16, float32 or int8. Of 4 bits, (samples, (C + 1) // 2) uint8: the first channel of
+    two is in the lower half, and 8 stands for 0."""
     gains: NDArray[np.float32] | None
-    """(items, C) where samples are int8: what each is a multiple of."""
+    """(items, C) where samples are integers: what each is a multiple of."""
     starts: NDArray[np.int64]
     """(items + 1,) where each item starts in the samples."""
     shapes: NDArray[np.int32]
@@ -187,7 +197,7 @@ class PatchStore:
             if layout.quantized:
                 begin, end = layout.starts[[first, first + len(corners)]]
                 starts = layout.starts[first : first + len(corners)] - begin
-                samples, gains = _quantized(samples[: end - begin], starts)
+                samples, gains = _quantized(samples[: end - begin], starts, layout.bits)
                 self._put(index, "gains", first, gains)
             self._put(index, "data", int(layout.starts[first]), samples)
             self._put(index, "corners", first, corners)
@@ -203,8 +213,9 @@ class PatchStore:
         rows, columns = layout.shapes[0] if len(layout.shapes) else (1, 1)
         if (layout.shapes != (rows, columns)).any():
             raise ValueError("the items of this level differ in size")
-        data = arrays["data"].reshape(len(layout.shapes), rows, columns, layout.channels)
+        data = arrays["data"].reshape(len(layout.shapes), rows, columns, arrays["data"].shape[1])
         if layout.quantized:
+            data = layout.integers(data)
             data = np.multiply(data, arrays["gains"][:, None, None], dtype=np.float32).astype(np.float16)
         return Patches(data, arrays["corners"], arrays["scales"])
 
@@ -223,7 +234,7 @@ class PatchStore:
         starts = layout.starts
         flat = self._levels[level]["data"][starts[index] : starts[index + 1]]
         if layout.quantized:
-            flat = flat * self._levels[level]["gains"][index]
+            flat = layout.integers(flat) * self._levels[level]["gains"][index]
         return flat.reshape(*layout.shapes[index], layout.channels)
 
     def close(self) -> None:
@@ -280,16 +291,23 @@ class PatchStore:
 
 
 def _quantized(
-    samples: NDArray[Any], starts: NDArray[np.int64]
-) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
-    """(samples, C) as bytes, and the (items, C) gains that they are multiples of; items start at `starts`."""
+    samples: NDArray[Any], starts: NDArray[np.int64], bits: int
+) -> tuple[NDArray[Any], NDArray[np.float32]]:
+    """(samples, C) as integers, and (items, C) gains that they are multiples of; items start at `starts`."""
+    largest = np.float32(7 if bits == 4 else 127)
     gains = np.zeros((len(starts), samples.shape[1]), np.float32)
     sizes = np.diff(starts, append=len(samples))
     filled = sizes > 0
     if filled.any():
-        gains[filled] = np.maximum.reduceat(np.abs(samples), starts[filled], 0) / np.float32(127)
+        gains[filled] = np.maximum.reduceat(np.abs(samples), starts[filled], 0) / largest
     divisor = np.where(gains > 0, gains, 1)
-    return np.rint(samples / np.repeat(divisor, sizes, 0)).astype(np.int8), gains
+    integers = np.rint(samples / np.repeat(divisor, sizes, 0)).astype(np.int8)
+    if bits != 4:
+        return integers, gains
+    shifted = (integers + 8).astype(np.uint8)
+    if shifted.shape[1] % 2:
+        shifted = np.pad(shifted, ((0, 0), (0, 1)), constant_values=8)
+    return shifted[:, ::2] | shifted[:, 1::2] << 4, gains
 
 
 def open_store(

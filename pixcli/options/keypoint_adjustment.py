@@ -60,13 +60,13 @@ class KeypointAdjustmentOptions(OptionGroup):
         parse=_parse_supports,
     )
     feature_supports: str = option(
-        "4:2",
+        "3:2",
         "affine, with other features than grey images: the grids of nodes for each of their levels, as "
         "radius in nodes:step in pixels, at least a sample of the level.",
         parse=_parse_supports,
     )
     feature_window: float = option(
-        0.6, "affine: sigma of the Gaussian window over these, in radii.", minimum=0.1
+        1.2, "affine: sigma of the Gaussian window over these, in radii.", minimum=0.1
     )
     window: float = option(
         0.5, "affine: sigma of the Gaussian window over the support, in radii.", minimum=0.1

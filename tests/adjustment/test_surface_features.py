@@ -26,7 +26,10 @@ def align(true_surface, surfaces, *, threads=1, **features):
     return align_surfaces(surfaces, planes, used, SUPPORTS, limits, true_surface.files, options, Progress())
 
 
-@pytest.mark.parametrize("features", [{"model": "compact", "dtype": "int8"}, {"model": "gradients"}])
+@pytest.mark.parametrize(
+    "features",
+    [{"model": "compact", "dtype": "int8"}, {"model": "compact", "dtype": "int4"}, {"model": "gradients"}],
+)
 def test_surfaces_and_shifts_come_to_the_truth(true_surface, perturbed, features):
     surfaces, points = perturbed
     fits, shifts = align(true_surface, surfaces, **features)

@@ -191,10 +191,10 @@ def test_later_models_see_only_what_was_rejected(relit_pair, monkeypatch):
     assert seen[-1] <= 2 * (n - result.moved_by["image"])
 
 
-def test_bytes_serve_as_well_as_halves(pair):
+def test_integers_serve_nearly_as_well_as_halves(pair):
     exact = pair.align({"model": "compact", "dtype": "float"})
     both = exact.status == Status.MOVED
-    for dtype, limit in (("half", 0.002), ("int8", 0.02)):
+    for dtype, limit in (("half", 0.002), ("int8", 0.02), ("int4", 0.15)):
         stored = pair.align({"model": "compact", "dtype": dtype})
         assert (stored.status == exact.status).mean() > 0.98
         shift = np.linalg.norm(stored.xy - exact.xy, axis=1)[both & (stored.status == Status.MOVED)]

@@ -75,7 +75,8 @@ def test_other_strategies(shifted_pair, options: tuple[str, ...], tmp_path: Path
     cache = ("--DenseFeatures.use_cache", 1, "--DenseFeatures.cache_path", tmp_path / "cache.h5")
     run = shifted_pair.run(*options, "--report_path", report_path, *cache)
     assert run.code == 0
-    assert error(shifted_pair.output) < 0.5 * error(shifted_pair.database)
+    limit = 0.7 if "pixsfm" in options else 0.5  # eight channels of a single point
+    assert error(shifted_pair.output) < limit * error(shifted_pair.database)
     report = json.loads(report_path.read_text(encoding="utf-8"))
     assert report["cost"]["after"] < report["cost"]["before"]
     assert [phase["name"] for phase in report["phases"]] == ["read", "features", "adjust", "check", "verify"]

@@ -397,16 +397,19 @@ def test_the_estimate_is_near_what_is_taken(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("sparse", [True, False])
-def test_bytes_come_back_as_nearly_what_they_were(tmp_path: Path, sparse: bool) -> None:
+@pytest.mark.parametrize(("dtype", "largest"), [("int8", 127), ("int4", 7)])
+def test_integers_come_back_as_nearly_what_they_were(
+    tmp_path: Path, sparse: bool, dtype: str, largest: int
+) -> None:
     files, points = scene(tmp_path), keypoints()
     options = {"model_path": TOY_MODEL, "l2_normalize": False, "sparse": sparse}
     cache = {} if sparse else {"use_cache": True, "cache_path": str(tmp_path / "cache.h5")}
     exact = Extraction(
         files, points, DenseFeaturesOptions(model_path=TOY_MODEL, l2_normalize=False, dtype="float")
     )
-    stored = Extraction(files, points, DenseFeaturesOptions(**options, **cache, dtype="int8"))
+    stored = Extraction(files, points, DenseFeaturesOptions(**options, **cache, dtype=dtype))
     for (a, _), (b, _) in zip(exact.patches(), stored.patches(), strict=True):
         assert b.data.dtype == np.float16
-        step = np.abs(a.data).max() / 127
+        step = np.abs(a.data).max() / largest
         assert np.abs(a.data - b.data.astype(np.float32)).max() < step
     assert stored.num_bytes < 0.4 * exact.num_bytes

@@ -22,7 +22,7 @@ def localizer(left_out, path, densify="never", **features):
     [
         ({"model": "gradients"}, 0.8),
         ({"model": "gradients", "max_edge": 400}, 1.3),
-        ({"model": "compact", "dtype": "int8"}, 0.8),
+        ({"model": "compact", "dtype": "int4"}, 0.8),
     ],
 )
 def test_features_take_the_place_of_intensities(left_out, tmp_path, features, tolerance):
@@ -71,5 +71,5 @@ def test_references_of_other_features_are_refused(left_out):
 
 def test_doubles_are_refused(left_out):
     features = DenseFeaturesOptions(model="gradients", dtype="double")
-    with pytest.raises(UserError, match="compare half, float or int8"):
+    with pytest.raises(UserError, match="float is more exact than what they measure"):
         QueryLocalizer(left_out.model, image_path=left_out.images, features=features)

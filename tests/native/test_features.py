@@ -217,7 +217,7 @@ def test_a_channel_without_texture_changes_nothing():
     assert parameters_of(with_it) == pytest.approx(parameters_of(without), abs=1e-5)
 
 
-def test_halves_and_bytes_give_nearly_what_floats_give():
+def test_halves_bytes_and_nibbles_give_nearly_what_floats_give():
     texture, rng = Texture(12, 7), np.random.default_rng(7)
     views = [seen_through(texture, CENTRE, CENTRE)]
     views += [
@@ -231,6 +231,22 @@ def test_halves_and_bytes_give_nearly_what_floats_give():
     stored = [np.rint(view / gain).astype(np.int8) for view, gain in zip(views, gains, strict=True)]
     error = np.abs(position(align(stored[0], stored[1:], starts, gains=gains)) - exact)
     assert error.max() < 0.01
+    coarse = [np.rint(view / gain * 7 / 127).astype(int) + 8 for view, gain in zip(views, gains, strict=True)]
+    packed = [(view[..., ::2] | view[..., 1::2] << 4).astype(np.uint8) for view in coarse]
+    error = np.abs(position(align(packed[0], packed[1:], starts, gains=gains * 127 / 7)) - exact)
+    assert 0 < error.max() < 0.1
+
+
+def test_an_odd_channel_has_a_byte_of_its_own():
+    rng = np.random.default_rng(18)
+    views = [rng.integers(-7, 8, (SIDE, SIDE, 3)) for _ in range(2)]
+    gains = rng.uniform(0.5, 2, (2, 3)).astype(np.float32)
+    plain = [(view * gain).astype(np.float32) for view, gain in zip(views, gains, strict=True)]
+    padded = [np.pad(view + 8, ((0, 0), (0, 0), (0, 1))) for view in views]
+    packed = [(view[..., ::2] | view[..., 1::2] << 4).astype(np.uint8) for view in padded]
+    start = [warp(CENTRE, CENTRE)]
+    (floats,), (nibbles,) = (align(a, [b], start, gains=g) for (a, b), g in ((plain, None), (packed, gains)))
+    np.testing.assert_equal(parameters_of(floats), parameters_of(nibbles))
 
 
 def test_a_map_of_half_resolution_gives_positions_in_pixels_of_the_image():
@@ -298,7 +314,9 @@ def test_wrong_arrays_are_refused():
     template = seen_through(Texture(3, 15), CENTRE, CENTRE)
     with pytest.raises(ValueError, match="gains"):
         align(template.astype(np.int8), [template.astype(np.int8)], [warp(CENTRE, CENTRE)])
-    with pytest.raises(TypeError, match="float32, float16 or int8"):
+    with pytest.raises(ValueError, match=r"pairs of 4 bits need gains \(p, channels\)"):
+        align(template.astype(np.uint8), [template.astype(np.uint8)], [warp(CENTRE, CENTRE)])
+    with pytest.raises(TypeError, match="float32, float16, int8 or"):
         align(template.astype(np.float64), [template.astype(np.float64)], [warp(CENTRE, CENTRE)])
     with pytest.raises(ValueError, match="comparison"):
         align(template, [template], [warp(CENTRE, CENTRE)], comparison="other")

@@ -7,11 +7,8 @@ from pixcli.options.presets import preset_names, read_preset
 GRID = (-1.5, -0.5, 0.5, 1.5)
 CHANGES = {
     "low_memory": {
-        "DenseFeatures.model": "compact",
-        "DenseFeatures.dtype": "int8",
-        "DenseFeatures.patch_size": 8,
         "DenseFeatures.use_cache": True,
-        "FeaturemetricBundleAdjustment.strategy": "costmaps",
+        "KeypointAdjustment.supports": "5:1,8:1",
     },
     "pixsfm": {
         "DenseFeatures.model": "compact",
@@ -25,13 +22,15 @@ CHANGES = {
         "DenseFeatures.model": "image+compact",
         "KeypointAdjustment.supports": "5:1,6:1,8:1,11:1,14:1,11:2",
         "KeypointAdjustment.feature_supports": "3:2,4:2,6:2",
+        "KeypointAdjustment.feature_window": 0.6,
         "KeypointAdjustment.max_iterations": 40,
         "FeaturemetricBundleAdjustment.rounds": 3,
     },
     "appearance_change": {
         "DenseFeatures.model": "image+compact",
-        "DenseFeatures.dtype": "int8",
+        "DenseFeatures.dtype": "int4",
         "KeypointAdjustment.feature_supports": "3:2,4:2,6:2",
+        "KeypointAdjustment.feature_window": 0.6,
         "KeypointAdjustment.feature_min_correlation": 0.7,
     },
     "fast": {
