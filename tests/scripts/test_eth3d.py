@@ -206,6 +206,22 @@ def write_hloc_files(database_path: Path, folder: Path) -> None:
     write_matches(folder / "matches.h5", matches, {name: len(each) for name, each in xy.items()})
 
 
+def test_the_map_of_a_query_lacks_those_that_see_most_of_the_same(
+    mapped: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(SCRIPTS))
+    model = pycolmap.Reconstruction(mapped)
+    seen = {
+        image.name: {point.point3D_id for point in image.points2D if point.has_point3D()}
+        for image in model.images.values()
+    }
+    for name in seen:
+        shared = {other: len(seen[name] & seen[other]) for other in seen if other != name}
+        found = load("localization").neighbours(model, name, 2)
+        assert len(found) == 2
+        assert min(shared[other] for other in found) >= sorted(shared.values())[1]
+
+
 def test_mistakes_are_told(tmp_path: Path) -> None:
     run = script("triangulation", "--data", tmp_path, "--scenes", "facade")
     assert run.returncode == 1
