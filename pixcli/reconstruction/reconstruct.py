@@ -130,13 +130,13 @@ def _run(source: Source, folder: Path, options: ChainOptions, seed: int, progres
     if reference is not None:
         skip = options.reconstruction.skip_images_without_pose
         names = reference_images(reference, source.reference_path or Path(), names, skip)
-    steps = Steps(folder, given, options.reconstruction.overwrite)
-    chain = Chain(source, folder, options, seed, progress, steps)
-    _make_database(chain, names, reference)
-    database = _refine_keypoints(chain)
-    _map(chain, database)
-    _adjust(chain, database)
-    report = _report(chain, database)
+    with Steps(folder, given, options.reconstruction.overwrite) as steps:
+        chain = Chain(source, folder, options, seed, progress, steps)
+        _make_database(chain, names, reference)
+        database = _refine_keypoints(chain)
+        _map(chain, database)
+        _adjust(chain, database)
+        report = _report(chain, database)
     return Reconstructed(folder / "model", folder / "sparse", database, report, chain.done)
 
 

@@ -1,12 +1,15 @@
 """The steps of a run: what each was made from, so that none is repeated in vain."""
 
 import errno
+import fcntl
 import hashlib
 import json
 import logging
+import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 import pycolmap
@@ -61,8 +64,32 @@ class Steps:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise UserError(f"{folder} cannot be made: {error.strerror}") from error
+
+    def __enter__(self) -> "Steps":
+        """Takes the folder for this process, until the end of the with-block.
+
+        Raises:
+            UserError: another run is at work in it.
+        """
+        folder = self._file.parent
+        self._lock = os.open(folder, os.O_RDONLY)
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(self._lock)
+            raise UserError(
+                f"another run is at work in {folder}: wait for it, or name another --output_path"
+            ) from None
+        except OSError as error:  # some file systems have no locks
+            log.debug("%s is not locked: %s", folder, error)
         clear_leftovers(folder)
         self._write()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        os.close(self._lock)
 
     def hash_of(self, path: Path) -> str:
         """A hash of a file's bytes; a file of the same size and time as last time is not read again."""

@@ -81,6 +81,20 @@ def test_what_follows_a_step_is_outdated_when_that_is_done_again(
     assert run(("first", 1), ("refined", 2)) == [False, False]
 
 
+def test_two_runs_do_not_work_in_one_folder(tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    with Steps(tmp_path / "run", {}, overwrite=False):
+        (tmp_path / "run" / ".pixcli-begun").mkdir()
+        with (
+            pytest.raises(UserError, match="another run is at work in"),
+            Steps(tmp_path / "run", {}, overwrite=False),
+        ):
+            pass
+        assert (tmp_path / "run" / ".pixcli-begun").is_dir()
+    with Steps(tmp_path / "run", {}, overwrite=False):
+        assert not (tmp_path / "run" / ".pixcli-begun").exists()
+
+
 def test_errors_and_results_come_back_from_another_process(tmp_path: Path) -> None:
     assert isolated("adding", tmp_path, sum, [1, 2])[0] == 3
     with pytest.raises(UserError, match=r"nothing\.jpg"):
