@@ -67,6 +67,21 @@ def extract_features(
         }
 
 
+def images_without_features(database_path: Path) -> tuple[list[str], list[str]]:
+    """All images of a database, and those that have no features yet.
+
+    None lacks any if there are keypoints without descriptors: they are not of COLMAP, which could not add to
+    them.
+    """
+    with pycolmap.Database.open(database_path) as database:
+        images = database.read_all_images()
+        bare = {image.name for image in images if not database.exists_keypoints(image.image_id)}
+        is_foreign = any(
+            image.name not in bare and not database.exists_descriptors(image.image_id) for image in images
+        )
+    return [image.name for image in images], [] if is_foreign else sorted(bare)
+
+
 def match_images(database_path: Path, options: ChainOptions, seed: int) -> dict[str, int]:
     """Matches and verifies the images of a database, but for pairs that it has already."""
     matching = applied(options.feature_matching, pycolmap.FeatureMatchingOptions())

@@ -190,40 +190,39 @@ def _make_database(chain: Chain, names: list[str], reference: pycolmap.Reconstru
             return _checked(chain.colmap("matching", colmap.match_images, database, options, chain.seed))
 
     def complete_database(resume: bool) -> Mapping[str, Any]:
-        if not resume or not database.is_file():
-            assert source.database_path is not None
-            new_database()
-            with tempfile.TemporaryDirectory(prefix=".pixcli-", dir=chain.folder) as temporary:
-                copied = Path(temporary) / "database.db"
-                copy_database(source.database_path, copied)
+        assert source.database_path is not None
+        with tempfile.TemporaryDirectory(prefix=".pixcli-", dir=chain.folder) as temporary:
+            copied = Path(temporary) / "database.db"
+            copy_database(source.database_path, copied)
+            counts = colmap.match_counts(copied)
+            is_matched = counts["matches"] > 0 or counts["verified_pairs"] > 0
+            if is_matched or not resume or not database.is_file():
+                new_database()
                 if reference is None:
                     copied.replace(database)
                 else:
                     copy_features(copied, database)
-        with pycolmap.Database.open(database) as opened:
-            has_keypoints = opened.num_keypoints() > 0
-            stored = [image.name for image in opened.read_all_images()] or names
-        figures: dict[str, Any] = {"images": len(stored)}
-        if not has_keypoints:
+        stored, lacking = colmap.images_without_features(database)
+        figures: dict[str, Any] = {"images": len(stored or names)}
+        if lacking or not stored:
             with chain.progress.phase("extract"):
                 figures = chain.colmap(
                     "extracting features",
                     colmap.extract_features,
                     database,
                     source.image_path,
-                    stored,
+                    stored or names,
                     options,
                     chain.seed,
                 )
-        counts = colmap.match_counts(database)
-        if counts["matches"] and not counts["verified_pairs"]:
+        if lacking or not is_matched:
+            with chain.progress.phase("match"):
+                counts = chain.colmap("matching", colmap.match_images, database, options, chain.seed)
+        elif counts["verified_pairs"] == 0:
             with chain.progress.phase("verify"):
                 counts = chain.colmap(
                     "verifying", colmap.verify_matches, database, options.two_view_geometry, chain.seed
                 )
-        elif not counts["verified_pairs"] or resume:
-            with chain.progress.phase("match"):
-                counts = chain.colmap("matching", colmap.match_images, database, options, chain.seed)
         return {**figures, **_checked(counts)}
 
     def from_hloc(resume: bool) -> Mapping[str, Any]:

@@ -3,7 +3,9 @@
 import json
 import os
 import shutil
+import sqlite3
 from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -203,6 +205,53 @@ def test_a_database_of_images_alone_gets_features(
     assert run("reconstructor", *paths, *SMALL, *off, *FIXED).code == 0
     cameras = pycolmap.Reconstruction(tmp_path / "out" / "model").cameras
     assert [camera.params.tolist() for camera in cameras.values()] == [[400.0, 401.0, 200.0, 150.0]]
+
+
+@pytest.mark.parametrize("interrupted", [False, True])
+def test_a_database_gets_what_it_lacks(
+    run: Run,
+    first_run: Path,
+    images: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    interrupted: bool,
+) -> None:
+    database = tmp_path / "some.db"
+    shutil.copy(first_run / "out" / "database.db", database)
+    with pycolmap.Database.open(database) as opened:
+        if interrupted:
+            opened.clear_keypoints()
+            opened.clear_descriptors()
+            opened.clear_matches()
+            opened.clear_two_view_geometries()
+        else:
+            image = next(image for image in opened.read_all_images() if image.name == "0003.jpg")
+            for other in range(1, 5):
+                if other != image.image_id:
+                    opened.delete_matches(image.image_id, other)
+                    opened.delete_two_view_geometry(image.image_id, other)
+    if not interrupted:
+        with closing(sqlite3.connect(database)) as connection, connection:
+            for table in ("keypoints", "descriptors"):
+                connection.execute(f"DELETE FROM {table} WHERE image_id = ?", (image.image_id,))
+    off = ["--KeypointAdjustment.apply", 0, "--FeaturemetricBundleAdjustment.apply", 0]
+    paths = ["--image_path", images, "--database_path", database, "--output_path", tmp_path / "out"]
+    if interrupted:  # when half of the images have features
+
+        def extract_two(database: Path, folder: Path, names: list[str], *others: object) -> None:
+            extract(database, folder, names[:2], *others)
+            raise KeyboardInterrupt
+
+        extract = colmap.extract_features
+        with monkeypatch.context() as context:
+            context.setattr(colmap, "extract_features", extract_two)
+            assert run("reconstructor", *paths, *SMALL, *off).code == 130
+    result = run("reconstructor", *paths, *SMALL, *off)
+    assert result.code == 0, result.err
+    with pycolmap.Database.open(tmp_path / "out" / "database.db") as opened:
+        assert all(opened.num_keypoints_for_image(i.image_id) > 500 for i in opened.read_all_images())
+        assert opened.num_matched_image_pairs() == 6
+    assert pycolmap.Reconstruction(tmp_path / "out" / "model").num_reg_images() == 4
 
 
 def test_options_of_colmap_pass_through(run: Run, images: Path, tmp_path: Path) -> None:
