@@ -2,8 +2,7 @@
 
 Points lie on a plane that cameras look at; features are simulated: around every match a patch that meets the
 point's reference where it projects to. Decoding and feature extraction are left out. One thread and two take
-turns with a tenth of the queries each, so that what else a machine does disturbs both alike; beside the ratio
-of their times stands that of the times in which they did not wait for a core (Linux).
+turns with a tenth of the queries each, so that what else a machine does disturbs both alike.
 """
 
 import tempfile
@@ -145,27 +144,6 @@ def unlocked_seconds() -> Iterator[list[float]]:
         yield seconds
 
 
-@contextmanager
-def seconds_in_localize(localizer: QueryLocalizer) -> Iterator[list[float]]:
-    """Of each query, on any thread; without the time that the thread could have run, but had no core."""
-    seconds: list[float] = []
-    localize = localizer.localize
-
-    def timed(*args: Any, **kwargs: Any) -> Any:
-        start, waited = time.perf_counter(), seconds_without_core()
-        result = localize(*args, **kwargs)
-        seconds.append(time.perf_counter() - start - (seconds_without_core() - waited))
-        return result
-
-    with mock.patch.object(localizer, "localize", timed):
-        yield seconds
-
-
-def seconds_without_core() -> float:
-    path = Path("/proc/thread-self/schedstat")
-    return int(path.read_text(encoding="ascii").split()[1]) / 1e9 if path.exists() else 0.0
-
-
 def resident_mb() -> float:
     pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1])
     return pages * 4096 / 1e6
@@ -198,7 +176,6 @@ def main() -> None:
 
     seconds: dict[int, list[float]] = {1: [], 2: []}
     cpu: dict[int, list[float]] = {1: [], 2: []}
-    running: dict[int, list[float]] = {1: [], 2: []}
     memory, errors = [], []
     names = queries.names[:]
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
@@ -209,9 +186,7 @@ def main() -> None:
             queries.names[:] = names[: len(names) * (part + 1) // 10]
             for threads, journal in journals.items():
                 start = time.perf_counter(), time.process_time()
-                with seconds_in_localize(localizer) as running_now:
-                    localize_batch(localizer, queries, Path(), journal, threads)
-                running[threads].append(sum(running_now) / threads)
+                localize_batch(localizer, queries, Path(), journal, threads)
                 seconds[threads].append(time.perf_counter() - start[0])
                 cpu[threads].append(time.process_time() - start[1])
             memory.append(resident_mb())
@@ -226,7 +201,6 @@ def main() -> None:
     bench.row("queries a second, one thread", rate / np.median(seconds[1]), "1/s")
     bench.row("queries a second, two threads", rate / np.median(seconds[2]), "1/s")
     bench.row("two threads over one", np.median(np.divide(seconds[1], seconds[2])), "times", ">= 1.7")
-    bench.row("the same, waiting for a core aside", np.median(np.divide(running[1], running[2])), "times")
     bench.row("CPU time of two threads over that of one", np.median(np.divide(cpu[2], cpu[1])), "times")
     bench.row(
         "memory after the last tenth of the queries over after the second",
