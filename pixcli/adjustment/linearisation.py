@@ -31,7 +31,7 @@ def linearise(camera: pycolmap.Camera, rotation: Float64, translation: Float64, 
     views = np.full(len(points), np.nan, _core.surface_view_dtype)
     views["distance"] = distance = np.linalg.norm(local, axis=1)
     frames = _frames(local / distance[:, None])
-    views["rotation"] = frames @ rotation
+    views["rotation"] = (frames.reshape(-1, 3) @ rotation).reshape(-1, 3, 3)
 
     def seen(m1: npt.ArrayLike, m2: npt.ArrayLike) -> Float64:
         tangents = np.ones((len(points), 3))

@@ -8,8 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import pycolmap
 
-from pixcli.adjustment.warps import derivatives_by_point
-from pixcli.localization.pose import RefinedIntrinsics, Sensor, project
+from pixcli.localization.pose import RefinedIntrinsics, Sensor, by_pose, project
 
 Float64 = npt.NDArray[np.float64]
 
@@ -138,20 +137,12 @@ class _State:
         total = 6 + sum(len(intrinsics.indices(sensor.camera)) for sensor in self.sensors)
         blocks, first = [], 6
         for sensor, part in zip(self.sensors, observed, strict=True):
-            in_rig = np.asarray(self.rig_from_world * part.points).reshape(-1, 3)
-            by_rig = derivatives_by_point(sensor.camera, sensor.cam_from_rig, in_rig)
-            block = np.zeros((len(in_rig), 2, total))
-            # exp([w]) y is y + w x y: the derivative of b . (w x y) by w is y x b, or bᵀ[-y].
-            x, y, z = -in_rig.T
-            zero = np.zeros_like(x)
-            across = np.array([[zero, -z, y], [z, zero, -x], [-y, x, zero]]).transpose(2, 0, 1)
-            block[:, :, :3] = by_rig @ across
-            block[:, :, 3:6] = by_rig
+            block = np.zeros((len(part.points), 2, total))
+            block[:, :, :6] = by_pose(sensor, self.rig_from_world, part.points)
             for column, index in enumerate(intrinsics.indices(sensor.camera), first):
                 ahead, behind, size = _varied(sensor, index)
-                block[:, :, column] = (
-                    project(ahead, pycolmap.Rigid3d(), in_rig) - project(behind, pycolmap.Rigid3d(), in_rig)
-                ) / (2 * size)
+                seen = [project(varied, self.rig_from_world, part.points) for varied in (ahead, behind)]
+                block[:, :, column] = (seen[0] - seen[1]) / (2 * size)
             first += len(intrinsics.indices(sensor.camera))
             blocks.append(np.nan_to_num(block, posinf=0, neginf=0))
         return np.concatenate(blocks)

@@ -12,6 +12,8 @@ import numpy as np
 import numpy.typing as npt
 import pycolmap
 
+from pixcli.adjustment.warps import derivatives_by_point
+
 Float64 = npt.NDArray[np.float64]
 
 _ITERATIONS = 10  # for each scale of the loss
@@ -203,7 +205,7 @@ class _Problem:
         for k, sensor in enumerate(self.sensors):
             camera, in_camera = state.cameras[k], self._in_camera(state, k)
             block = np.zeros((len(in_camera), 2, total))
-            block[:, :, :6] = _by_pose(
+            block[:, :, :6] = by_pose(
                 replace(sensor, camera=camera), state.rig_from_world, self.sightings[k].points
             )
             for column, index in enumerate(self.intrinsics[k], first):
@@ -320,7 +322,7 @@ def pixel_deviation(
     Root mean square of the points (n, 3) that each sensor sees.
     """
     rows = np.concatenate(
-        [_by_pose(sensor, rig_from_world, xyz) for sensor, xyz in zip(sensors, points, strict=True)]
+        [by_pose(sensor, rig_from_world, xyz) for sensor, xyz in zip(sensors, points, strict=True)]
     ).reshape(-1, 6)
     return float(np.sqrt(np.nanmean(((rows @ covariance) * rows).sum(1))))
 
@@ -343,26 +345,13 @@ def _project(camera: pycolmap.Camera, in_camera: Float64) -> Float64:
     return np.where(np.isfinite(xy), xy, np.inf)
 
 
-def _by_pose(sensor: Sensor, rig_from_world: pycolmap.Rigid3d, points: Float64) -> Float64:
+def by_pose(sensor: Sensor, rig_from_world: pycolmap.Rigid3d, points: Float64) -> Float64:
     """(n, 2, 6) derivatives of projections by w and v of the pose; NaN where points are not seen."""
-    by_camera = _by_point(sensor.camera, _in_camera(sensor, rig_from_world, points))
-    by_rig = by_camera @ sensor.cam_from_rig.rotation.matrix()
-    turned = points @ rig_from_world.rotation.matrix().T
+    in_rig = points @ rig_from_world.rotation.matrix().T + rig_from_world.translation
+    by_rig = derivatives_by_point(sensor.camera, sensor.cam_from_rig, in_rig)
+    turned = in_rig - rig_from_world.translation
     # exp([w]) y is y + w x y: the derivative of b . (w x y) by w is y x b.
     return np.concatenate([np.cross(turned[:, None], by_rig), by_rig], axis=2)
-
-
-def _by_point(camera: pycolmap.Camera, in_camera: Float64) -> Float64:
-    """(n, 2, 3) derivatives of projections by points in the camera's frame; NaN where they are not seen."""
-    step = 1e-5 * np.linalg.norm(in_camera, axis=1)
-    out = np.empty((len(in_camera), 2, 3))
-    with np.errstate(invalid="ignore"):
-        for axis in range(3):
-            move = np.zeros_like(in_camera)
-            move[:, axis] = step
-            change = _project(camera, in_camera + move) - _project(camera, in_camera - move)
-            out[:, :, axis] = change / (2 * step[:, None])
-    return out
 
 
 def _by_parameter(camera: pycolmap.Camera, index: int, in_camera: Float64) -> Float64:

@@ -170,8 +170,8 @@ def strip_frames(database: Path, graph: MatchGraph) -> None:
             opened.update_keypoints(image.image_id, np.ascontiguousarray(rows[:, :2]))
 
 
-def generated(bench: Bench, name: str, options: SyntheticOptions) -> None:
-    """A scene of the project's own generator, with and without the frames of its keypoints."""
+def generated_scene(options: SyntheticOptions) -> Path:
+    """A folder with a small scene of the project's own generator and its database raw.db, made once."""
     folder = CACHE / f"scene_{options.seed}"
     scene = dataclasses.replace(options, **SMALL)
     made = folder / "options.txt"
@@ -184,6 +184,12 @@ def generated(bench: Bench, name: str, options: SyntheticOptions) -> None:
         copy_database(folder / "raw.db", folder / "stripped.db")
         strip_frames(folder / "stripped.db", read_match_graph(folder / "raw.db", "inlier"))
         made.write_text(str(scene), encoding="utf-8")
+    return folder
+
+
+def generated(bench: Bench, name: str, options: SyntheticOptions) -> None:
+    """A scene of the project's own generator, with and without the frames of its keypoints."""
+    folder = generated_scene(options)
     truth = pycolmap.Reconstruction(folder / "scene" / "gt")
     for columns, database in (("", "raw.db"), (", 2 columns", "stripped.db")):
         refined = refine(folder / database, folder / "scene" / "images", folder / f"refined_{database}")

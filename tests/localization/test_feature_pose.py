@@ -26,7 +26,8 @@ def made_scene(model="OPENCV", sensors=1, count=120, noise=0.0, seed=0, channels
     params = np.array(camera.params)
     params[list(camera.extra_params_idxs())] = 0.01
     camera.params = params
-    pose = pycolmap.Rigid3d(pycolmap.Rotation3d(rng.normal(0, 0.3, 3)), rng.normal(0, 0.5, 3))
+    # Far from the origin of the world, as cameras of models are.
+    pose = pycolmap.Rigid3d(pycolmap.Rotation3d(rng.normal(0, 0.3, 3)), rng.normal(0, 5, 3))
     parts = []
     for k in range(sensors):
         turn = pycolmap.Rotation3d(np.array([0, 0.7 * k, 0]))
