@@ -25,7 +25,7 @@ from pixcli.features.compact import LAYERS, OFFSET
 
 Tensor = torch.Tensor
 
-RADIUS, STEP, WINDOW = 4, 2.0, 0.55  # of the support, as the product uses it: nodes, pixels, radii
+RADIUS, STEP, WINDOW = 4, 2.0, 0.55  # of the support: nodes, pixels, radii
 STRIDE = int(np.prod([layer.stride for layer in LAYERS]))
 MARGIN = 20  # pixels from the border within which no keypoint lies
 ITERATIONS = 4

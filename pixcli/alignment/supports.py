@@ -23,6 +23,7 @@ Bool = npt.NDArray[np.bool_]
 
 _STEP_TOLERANCE = 0.008  # pixels
 _WARP_SLACK = 1.15  # how much larger than its first guess a warped support may become inside its patch
+_FEATURE_SLACK = 1.1  # the same where samples have many channels
 _SEARCH_SLACK = 1.7  # the same where the first guess was searched for
 
 
@@ -123,7 +124,8 @@ class SupportAlignment:
         """Decide on the boxes to cut, ordered by image, and which serve a job's root and keypoint."""
         jobs, xy, source = self._jobs, self._graph.xy, self._source
         ratio = np.sqrt(np.abs(np.linalg.det(jobs.warp)))
-        slack = np.where(jobs.searched, _SEARCH_SLACK, _WARP_SLACK)[:, None]
+        grey = source.comparison is None
+        slack = np.where(jobs.searched, _SEARCH_SLACK, _WARP_SLACK if grey else _FEATURE_SLACK)[:, None]
         root_image, target_image = self._graph.image_index[jobs.source], self._graph.image_index[jobs.target]
         keypoint, level, low, high = [], [], [], []
         for support in source.supports:
@@ -133,9 +135,8 @@ class SupportAlignment:
             target_level = source.level_of(support, spacing * ratio, target_image)
             reach = (support.radius * spacing)[:, None] * np.ones(2)
             extent = slack * support.radius * spacing[:, None] * np.abs(jobs.warp).sum(2)
-            extent += self._options.bound
-            if source.comparison is None:
-                extent += source.pitch_of(target_level)[:, None]  # costs nothing there
+            # A sample to spare costs little where it is a byte.
+            extent += self._options.bound + (source.pitch_of(target_level)[:, None] if grey else 0.0)
             keypoint += [jobs.source, jobs.target]
             level += [root_level, target_level]
             low += [xy[jobs.source] - reach, xy[jobs.target] - extent]

@@ -23,6 +23,7 @@ CHANGES = {
         "KeypointAdjustment.supports": "5:1,6:1,8:1,11:1,14:1,11:2",
         "KeypointAdjustment.feature_supports": "3:2,4:2,6:2",
         "KeypointAdjustment.feature_window": 0.6,
+        "KeypointAdjustment.feature_min_correlation": 0.7,
         "KeypointAdjustment.max_iterations": 40,
         "FeaturemetricBundleAdjustment.rounds": 3,
     },
