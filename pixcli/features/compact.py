@@ -36,6 +36,7 @@ class CompactModel(FeatureModel):
 
     default_options: ClassVar[Mapping[str, Any]] = {"num_threads": -1}
     normalizable = False
+    kept_as = "int4"
     levels = (Level(channels=LAYERS[-1].channels, radius=len(LAYERS), basin=4),)
 
     def forward(self, image: NDArray[np.float32]) -> Sequence[NDArray[np.float32]]:

@@ -16,7 +16,7 @@ class DenseSiftModel(FeatureModel):
     default_options: ClassVar[Mapping[str, Any]] = {
         "spatial_bin_size": 4,
         "rootsift": True,
-        "dtype": "half",
+        "dtype": "auto",
         "num_threads": -1,
     }
     normalizable = False
@@ -35,7 +35,7 @@ class DenseSiftModel(FeatureModel):
             image,
             bin_size=self.options["spatial_bin_size"],
             rootsift=self.options["rootsift"],
-            half=self.options["dtype"] == "half",
+            half=self.options["dtype"] in ("auto", "half"),
             num_threads=self.options["num_threads"],
         )
         return [np.moveaxis(descriptors, 2, 0)]

@@ -160,6 +160,7 @@ class Extraction:
 
     def _contents(self, ptr: NDArray[np.int64], items: str, shapes: Sequence[NDArray[np.int32]]) -> Contents:
         values = self.identity | {key: getattr(self._options, key) for key in sorted(_KEEPING)}
+        values["dtype"] = self._extractor.kept_as
         levels = [
             self._extractor.layout(output, sizes)
             for output, sizes in zip(self._extractor.outputs, shapes, strict=True)

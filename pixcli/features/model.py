@@ -60,6 +60,8 @@ class FeatureModel(ABC):
     """Whether forward gets RGB."""
     normalizable: bool = True
     """Whether --DenseFeatures.l2_normalize applies: not to intensities, nor to unit vectors."""
+    kept_as: Literal["half", "float", "int8", "int4"] = "half"
+    """What --DenseFeatures.dtype auto stands for."""
     batched: bool = False
     """Whether forward_all gains by images of one size."""
     tolerance: float = 1e-4

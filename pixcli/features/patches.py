@@ -36,9 +36,10 @@ class Extractor:
     def __init__(self, options: DenseFeaturesOptions) -> None:
         self.options = options
         self.model: FeatureModel = load_model(options)
-        self.dtype = np.dtype(_DTYPES[options.dtype])
+        self.kept_as = self.model.kept_as if options.dtype == "auto" else options.dtype
+        self.dtype = np.dtype(_DTYPES[self.kept_as])
         # Stores make integers of what they are given.
-        self._made = np.dtype(np.float32) if options.dtype in ("int8", "int4") else self.dtype
+        self._made = np.dtype(np.float32) if self.kept_as in ("int8", "int4") else self.dtype
 
     @cached_property
     def outputs(self) -> list[Output]:
@@ -57,7 +58,7 @@ class Extractor:
 
     def layout(self, output: Output, shapes: NDArray[np.int32]) -> LevelLayout:
         """How items of (n, 2) rows and columns of an output are stored."""
-        bits = 4 if self.options.dtype == "int4" else 8 * self.dtype.itemsize
+        bits = 4 if self.kept_as == "int4" else 8 * self.dtype.itemsize
         return LevelLayout(output.level.channels, self.dtype, shapes, bits)
 
     def scaled_size(self, size: tuple[int, int], scale: float) -> tuple[int, int]:
@@ -143,9 +144,10 @@ class Extractor:
         edge = self.options.patch_size
         limit = np.array(self.map_size(size, output))
         if limit.min() == 0 and len(xy):
+            name = self.options.model_path or self.options.model
             raise UserError(
-                f"an image of {size[0]}x{size[1]} is too small for DenseFeatures.model {self.options.model} "
-                f"at the scale {output.scale:g}, which takes at least {output.level.stride} pixels"
+                f"an image of {size[0]}x{size[1]} is too small for the model {name} at the scale "
+                f"{output.scale:g}, which takes at least {output.level.stride} pixels"
             )
         scales = self.map_scales(size, output)
         corners = np.floor(xy * scales - 0.5 - (edge - 1) / 2 + 0.5)

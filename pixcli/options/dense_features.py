@@ -72,10 +72,11 @@ class DenseFeaturesOptions(OptionGroup):
     patch_size: int = option(
         16, "Width and height of a patch, in samples of the map.", minimum=4, maximum=256
     )
-    dtype: Literal["half", "float", "double", "int8", "int4"] = option(
-        "half",
+    dtype: Literal["auto", "half", "float", "double", "int8", "int4"] = option(
+        "auto",
         "Precision in which features are kept. int8, int4: integers of so many bits with a gain for each "
-        "patch and channel. Grey images of the affine and surface strategies are always kept in bytes.",
+        "patch and channel; auto: int4 for compact, half for others. Grey images of the affine and surface "
+        "strategies are always kept in bytes.",
     )
     use_cache: bool = option(False, "Keep the features in a file that later runs use again.")
     cache_path: str = option("", "That file; needed with use_cache.")

@@ -12,6 +12,7 @@ CHANGES = {
     },
     "pixsfm": {
         "DenseFeatures.model": "compact",
+        "DenseFeatures.dtype": "half",
         "KeypointAdjustment.strategy": "featuremetric",
         "KeypointAdjustment.warp": "translation",
         "KeypointAdjustment.max_iterations": 100,
@@ -29,7 +30,6 @@ CHANGES = {
     },
     "appearance_change": {
         "DenseFeatures.model": "image+compact",
-        "DenseFeatures.dtype": "int4",
         "KeypointAdjustment.feature_supports": "3:2,4:2,6:2",
         "KeypointAdjustment.feature_window": 0.6,
         "KeypointAdjustment.feature_min_correlation": 0.7,
@@ -59,6 +59,7 @@ CHANGES = {
     },
     "pixsfm_eth3d": {
         "DenseFeatures.model": "compact",
+        "DenseFeatures.dtype": "half",
         "KeypointAdjustment.strategy": "featuremetric",
         "KeypointAdjustment.warp": "translation",
         "KeypointAdjustment.max_iterations": 100,
