@@ -101,6 +101,7 @@ def test_the_report_agrees_with_the_database(small_scene, refined) -> None:
     assert report["shift"]["p90"] == pytest.approx(np.percentile(shift, 90), abs=1e-3)
     assert report["shift"]["max"] == pytest.approx(shift.max(), abs=1e-3)
     assert 0 < report["cost"]["after"] < 0.5 * report["cost"]["before"]
+    assert 0 < report["epipolar"]["after"] < 0.8 * report["epipolar"]["before"]
     verification = report["verification"]
     assert verification["updated"] + verification["lost"] + verification["left_alone"] == len(before.pairs)
     assert [phase["name"] for phase in report["phases"]] == ["read", "features", "align", "check", "verify"]

@@ -52,6 +52,15 @@ def test_keypoint_adjustment(name: str, small_scene, tmp_path: Path, capsys) -> 
         assert after < 0.6 * before
 
 
+def test_the_guard_can_be_switched_off(small_scene, tmp_path: Path, capsys) -> None:
+    database, output = small_scene.database_path, tmp_path / "refined.db"
+    paths = ["--database_path", str(database), "--output_path", str(output)]
+    options = [*arguments("pixsfm", tmp_path, small_scene), "--KeypointAdjustment.guard", "0"]
+    assert main(["feature_refiner", *paths, *options]) == 0
+    assert "KeypointAdjustment.guard is 0: they are written nevertheless" in capsys.readouterr().err
+    assert median_error(small_scene, output) > median_error(small_scene, database)
+
+
 @pytest.mark.parametrize("name", preset_names())
 def test_bundle_adjustment(name: str, small_scene, mapped: Path, tmp_path: Path, capsys) -> None:
     output, preset = tmp_path / "model", read_preset(name)
