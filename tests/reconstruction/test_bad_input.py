@@ -45,7 +45,7 @@ def test_images_that_cannot_be_read_are_named_and_left_out_on_request(run: Run, 
     result = run("reconstructor", *paths)
     assert result.code == 1
     assert "broken.jpg: the image cannot be read" in result.message
-    assert "So it is with 1 more" in result.message
+    assert "So it is with text.png." in result.message
     skipped = run("reconstructor", *paths, *OFF, "--Reconstruction.skip_unreadable_images", 1)
     assert skipped.code == 0, skipped.err
     assert skipped.err.count("left out: ") == 2
