@@ -69,9 +69,10 @@ def test_the_folder_of_another_run_or_of_something_else(
     assert (finished / "model" / "points3D.bin").read_bytes() == before
     result = run("reconstructor", "--image_path", first_run / "images", "--output_path", images)
     assert "holds files, but no run of pixcli" in result.message
-    (finished / "steps.json").write_text("{")
-    result = run("reconstructor", "--image_path", first_run / "images", "--output_path", finished)
-    assert "steps.json is damaged" in result.message
+    for damaged in ("{", "[]"):
+        (finished / "steps.json").write_text(damaged)
+        result = run("reconstructor", "--image_path", first_run / "images", "--output_path", finished)
+        assert "steps.json is damaged" in result.message
 
 
 def test_a_scene_that_cannot_be_mapped(run: Run, tmp_path: Path) -> None:
