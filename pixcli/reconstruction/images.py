@@ -15,6 +15,9 @@ log = logging.getLogger(__name__)
 
 _SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".ppm", ".pgm", ".webp", ".jp2"}
 
+_NAMED = 10
+"""So many images that cannot be read are named beside the first."""
+
 
 def find_images(folder: Path) -> list[str]:
     """Names of all images in a folder and below it, relative to it, sorted.
@@ -63,10 +66,11 @@ def readable_images(folder: Path, names: Sequence[str], skip: bool, update: Upda
                 faults[name] = message
             update(done)
     if faults and not skip:
-        others = f" So it is with {len(faults) - 1} more." if len(faults) > 1 else ""
+        others = list(faults)[1 : _NAMED + 1]
+        more = f" and {len(faults) - 1 - _NAMED} more" if len(faults) > 1 + _NAMED else ""
         raise UserError(
             f"{next(iter(faults.values()))}, or leave it out by --Reconstruction.skip_unreadable_images 1."
-            + others
+            + (f" So it is with {', '.join(others)}{more}." if others else "")
         )
     for message in faults.values():
         log.warning("left out: %s", message)

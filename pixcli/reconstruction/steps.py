@@ -147,7 +147,7 @@ class Steps:
         try:
             state = json.loads(self._file.read_text(encoding="utf-8"))
             source, steps, stamps = state["source"], state["steps"], state["stamps"]
-        except (OSError, ValueError, KeyError) as error:
+        except (OSError, ValueError, KeyError, TypeError) as error:
             raise UserError(
                 f"{self._file} is damaged ({error}): delete it together with the run, or name another "
                 "--output_path"

@@ -112,6 +112,16 @@ def plot_arguments(description: str | None) -> argparse.ArgumentParser:
     return parser
 
 
+def log_axis(axes: Any) -> None:
+    """Makes the x axis of a plot logarithmic, with plain numbers at 1, 2 and 5 of every power of ten."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+
+    axes.set_xscale("log")
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.xaxis.set_minor_locator(NullLocator())
+
+
 def read_results(args: argparse.Namespace, task: str) -> dict[tuple[str, str], list[dict[str, Any]]]:
     """Figures of all scenes, by method and tag, in the order in which these are asked for."""
     found: dict[tuple[str, str], list[dict[str, Any]]] = {}

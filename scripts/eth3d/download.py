@@ -18,7 +18,7 @@ from pathlib import Path
 from common import SCENES
 
 SERVER = "https://www.eth3d.net/data"
-PARTS = ("dslr_undistorted", "scan_eval")
+PARTS = ("dslr_undistorted", "dslr_scan_eval")
 
 
 def main() -> None:

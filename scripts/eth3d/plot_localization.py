@@ -6,12 +6,15 @@ usage: plot_localization.py [--outputs FOLDER] [--scenes ...] [--methods ...] [-
 
 import matplotlib as mpl
 import numpy as np
-from common import THRESHOLDS, plot_arguments, print_table, read_results
+from common import THRESHOLDS, log_axis, plot_arguments, print_table, read_results
 
 from pixcli.evaluation.poses import area_under_curve
 
 mpl.use("Agg")
 from matplotlib import pyplot as plt
+
+SHOWN = np.geomspace(0.1, 500, 801)
+"""Position errors, in mm."""
 
 
 def main() -> None:
@@ -23,13 +26,15 @@ def main() -> None:
         errors = np.sort(np.concatenate([result["errors"] for result in found]))
         areas = 100 * area_under_curve(errors, THRESHOLDS, floor=0.001)
         rows.append([method, tag, str(len(errors)), *(f"{area:.2f}" for area in areas)])
-        recall = 100 * np.arange(1, len(errors) + 1) / len(errors)
-        axes.step(1000 * errors, recall, where="post", label=f"{method} {tag}")
+        recall = 100 * np.searchsorted(errors, SHOWN / 1000, side="right") / len(errors)
+        axes.plot(SHOWN, recall, label=f"{method} {tag}")
     names = [f"AUC {100 * t:g} cm" for t in THRESHOLDS]
     print_table("Localization, %", ["keypoints", "tag", "queries", *names], rows)
-    axes.set(xlabel="position error (mm)", ylabel="localized (%)", xscale="log", ylim=(0, 100))
+    axes.set(xlabel="position error (mm)", ylabel="localized (%)", ylim=(0, 101))
+    log_axis(axes)
+    axes.set(xlim=(SHOWN[0], SHOWN[-1]))
     axes.grid(alpha=0.3)
-    axes.legend()
+    axes.legend(loc="lower right")
     figure.tight_layout()
     figure.savefig(args.out or args.outputs / "localization.png", dpi=150)
 

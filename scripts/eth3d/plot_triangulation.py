@@ -8,7 +8,7 @@ from typing import Any
 
 import matplotlib as mpl
 import numpy as np
-from common import GROUPS, plot_arguments, print_table, read_results
+from common import GROUPS, log_axis, plot_arguments, print_table, read_results
 
 mpl.use("Agg")
 from matplotlib import pyplot as plt
@@ -38,7 +38,9 @@ def main() -> None:
             axes.annotate(
                 f"{100 * float(t):g} cm", (x, y), fontsize=7, xytext=(4, -8), textcoords="offset points"
             )
-    axes.set(xlabel="completeness (%)", ylabel="accuracy (%)", xscale="log")
+    axes.set(xlabel="completeness (%)", ylabel="accuracy (%)")
+    log_axis(axes)
+    axes.margins(0.12)
     axes.grid(alpha=0.3)
     axes.legend()
     figure.tight_layout()

@@ -47,7 +47,7 @@ def test_from_known_poses_to_a_submission(tmp_path: Path) -> None:
             file.writelines(f"{query} {name}\n" for name in nearest[:6])
     out = tmp_path / "out"
     options = ["--num_covisible", "4", "--query_pairs", retrieved, "--preset", "low_memory"]
-    options += ["KeypointAdjustment.strategy=topological_reference", "SiftExtraction.max_num_features=150"]
+    options += ["SiftExtraction.max_num_features=150"]
     run = subprocess.run([sys.executable, SCRIPT, data, out, *options], capture_output=True, text=True)
     assert run.returncode == 0, run.stderr
     assert pycolmap.Reconstruction(out / "map" / "model").num_reg_images() == 60

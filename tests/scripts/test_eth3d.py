@@ -4,8 +4,11 @@ import importlib.util
 import json
 import subprocess
 import sys
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from threading import Thread
 from types import ModuleType
+from typing import ClassVar
 
 import numpy as np
 import pycolmap
@@ -220,6 +223,56 @@ def test_the_map_of_a_query_lacks_those_that_see_most_of_the_same(
         found = load("localization").neighbours(model, name, 2)
         assert len(found) == 2
         assert min(shared[other] for other in found) >= sorted(shared.values())[1]
+
+
+CONTENT = bytes(range(256)) * 50
+
+
+class _Server(BaseHTTPRequestHandler):
+    """Serves CONTENT, also from some byte on."""
+
+    asked: ClassVar[list[str | None]] = []
+
+    def do_HEAD(self) -> None:
+        self._head(200, len(CONTENT))
+
+    def do_GET(self) -> None:
+        wanted = self.headers["Range"]
+        self.asked.append(wanted)
+        start = int(wanted.removeprefix("bytes=").rstrip("-")) if wanted else 0
+        self._head(206 if wanted else 200, len(CONTENT) - start)
+        self.wfile.write(CONTENT[start:])
+
+    def _head(self, code: int, length: int) -> None:
+        self.send_response(code)
+        self.send_header("Content-Length", str(length))
+        self.end_headers()
+
+    def log_message(self, *arguments: object) -> None:
+        pass
+
+
+def test_a_download_goes_on_where_it_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(SCRIPTS))
+    download = load("download")
+    assert f"facade_{download.PARTS[1]}.7z" == "facade_dslr_scan_eval.7z"  # as the server calls it
+    archive = tmp_path / "facade.7z"
+    with HTTPServer(("127.0.0.1", 0), _Server) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_port}/facade.7z"
+        (tmp_path / "facade.7z.partial").write_bytes(CONTENT[:1000])
+        download.fetch(url, archive)
+        assert archive.read_bytes() == CONTENT
+        download.fetch(url, archive)  # it is there
+        archive.write_bytes(CONTENT[:10])  # something else is not
+        download.fetch(url, archive)
+        assert archive.read_bytes() == CONTENT
+        (tmp_path / "facade.7z.partial").write_bytes(bytes(len(CONTENT) - 1))
+        archive.unlink()
+        download.fetch(url, archive)
+        assert archive.stat().st_size == len(CONTENT)
+        server.shutdown()
+    assert _Server.asked == ["bytes=1000-", None, f"bytes={len(CONTENT) - 1}-"]
 
 
 def test_mistakes_are_told(tmp_path: Path) -> None:
