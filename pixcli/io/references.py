@@ -53,10 +53,15 @@ class References:
 
     def rows_of(self, point_ids: NDArray[np.int64]) -> NDArray[np.int64]:
         """The row of each point, -1 for those that have no reference."""
-        if not len(self.point_ids):
-            return np.full(len(point_ids), -1, np.int64)
-        rows = np.minimum(np.searchsorted(self.point_ids, point_ids), len(self.point_ids) - 1)
-        return np.where(self.point_ids[rows] == point_ids, rows, -1)
+        return rows_among(self.point_ids, point_ids)
+
+
+def rows_among(known: NDArray[np.int64], ids: NDArray[np.int64]) -> NDArray[np.int64]:
+    """The row of each id (n,) among the known ones, which ascend; -1 for others."""
+    if not len(known):
+        return np.full(len(ids), -1, np.int64)
+    rows = np.minimum(np.searchsorted(known, ids), len(known) - 1)
+    return np.where(known[rows] == ids, rows, -1)
 
 
 def write_references(

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import pycolmap
 
-from pixcli.localization.pose import RefinedIntrinsics, Sensor, by_pose, project
+from pixcli.localization.pose import RefinedIntrinsics, Sensor, by_pose, finite, project
 
 Float64 = npt.NDArray[np.float64]
 
@@ -144,7 +144,7 @@ class _State:
                 seen = [project(varied, self.rig_from_world, part.points) for varied in (ahead, behind)]
                 block[:, :, column] = (seen[0] - seen[1]) / (2 * size)
             first += len(intrinsics.indices(sensor.camera))
-            blocks.append(np.nan_to_num(block, posinf=0, neginf=0))
+            blocks.append(finite(block))
         return np.concatenate(blocks)
 
     def curvature(self, observed: Sequence[Observed]) -> Float64:
@@ -156,7 +156,7 @@ class _State:
                 (part.evaluate(xy + axis) - part.evaluate(xy - axis))[:, 1:3] / (2 * _PIXEL_STEP)
                 for axis in _PIXEL_STEP * np.eye(2)
             ]
-            parts.append(np.nan_to_num(np.stack(change, axis=2)))
+            parts.append(finite(np.stack(change, axis=2)))
         return np.concatenate(parts)
 
     def moved(self, step: Float64, intrinsics: RefinedIntrinsics) -> "_State":
@@ -210,7 +210,7 @@ def _covariance(jacobian: Float64, curvature: Float64, h: Float64, gradients: Fl
 def _scaled(matrix: Float64, by: Float64) -> Float64:
     """A matrix as it is where `by` has ones on its diagonal; finite in any case."""
     size = np.sqrt(np.maximum(np.diag(by), np.finfo(float).tiny))
-    return np.asarray(np.nan_to_num((matrix + matrix.T) / 2 / np.outer(size, size)))
+    return finite((matrix + matrix.T) / 2 / np.outer(size, size))
 
 
 def _varied(sensor: Sensor, index: int) -> tuple[Sensor, Sensor, float]:

@@ -89,10 +89,11 @@ def find_targets(
         levels: the references of the model's points, coarse to fine.
     """
     size = (matches.sensor.camera.width, matches.sensor.camera.height)
-    unique, patch = np.unique(matches.xy, axis=0, return_inverse=True)
+    # As complex numbers, pairs are compared far faster than as rows.
+    unique, patch = np.unique(np.ascontiguousarray(matches.xy).view(complex)[:, 0], return_inverse=True)
     result = []
     for references, (data, corners, scales) in zip(
-        levels, extractor.patches(image, size, unique), strict=True
+        levels, extractor.patches(image, size, unique.view(float).reshape(-1, 2)), strict=True
     ):
         rows = references.rows_of(ids)
         known = rows >= 0

@@ -12,6 +12,7 @@ import numpy.typing as npt
 import pycolmap
 
 from pixcli.errors import UserError
+from pixcli.io.references import rows_among
 from pixcli.localization.feature_map import NO_REFERENCES, FeatureMap, open_feature_map
 from pixcli.localization.featuremetric import (
     FeatureLocalization,
@@ -185,8 +186,8 @@ class QueryLocalizer:
             _raise_unmatched(queries)
         matches, knowns = [], []
         for query, (xy, ids) in zip(queries, found, strict=True):
-            row = np.minimum(np.searchsorted(self._point_ids, ids), len(self._point_ids) - 1)
-            known = self._point_ids[row] == ids  # points may have been deleted since they were matched
+            row = rows_among(self._point_ids, ids)
+            known = row >= 0  # points may have been deleted since they were matched
             sensor = Sensor(query.camera, query.cam_from_rig)
             matches.append(Matches(sensor, xy[known], self._points[row[known]]))
             knowns.append(known)

@@ -17,6 +17,7 @@ from pixcli.adjustment.planes import determinant
 from pixcli.adjustment.surface_references import make_surface_references
 from pixcli.alignment.sources import Source, source_of
 from pixcli.errors import UserError
+from pixcli.io.references import rows_among
 from pixcli.io.surface_references import SurfaceReferences, read_surface_references
 from pixcli.options import DenseFeaturesOptions, KeypointAdjustmentOptions
 from pixcli.progress import Progress
@@ -52,11 +53,7 @@ class LocalizationMap:
 
     def rows_of(self, point_ids: npt.NDArray[np.int64]) -> Int64:
         """The row of each point, -1 for those that have no references."""
-        known = self.references.point_id
-        if not len(known):
-            return np.full(len(point_ids), -1)
-        rows = np.minimum(np.searchsorted(known, point_ids), len(known) - 1)
-        return np.where(known[rows] == point_ids, rows, -1)
+        return rows_among(self.point_ids, point_ids)
 
     @cached_property
     def has_surface(self) -> npt.NDArray[np.bool_]:

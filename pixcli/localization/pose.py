@@ -211,14 +211,14 @@ class _Problem:
             for column, index in enumerate(self.intrinsics[k], first):
                 block[:, :, column] = _by_parameter(camera, index, in_camera)
             first += len(self.intrinsics[k])
-            blocks.append(self.whitening[k] @ np.nan_to_num(block))
+            blocks.append(self.whitening[k] @ finite(block))
         return np.concatenate(blocks)
 
     def equations(self, jacobian: Float64, residuals: Float64, scale: float) -> tuple[Float64, Float64]:
         weight = _weights(residuals, scale)
         flat = jacobian.reshape(-1, jacobian.shape[2])
         weighted = flat * np.repeat(weight, 2)[:, None]
-        return weighted.T @ flat, -weighted.T @ _finite(residuals).ravel()
+        return weighted.T @ flat, -weighted.T @ finite(residuals).ravel()
 
     def moved(self, state: _State, step: Float64) -> _State:
         old = state.rig_from_world
@@ -252,13 +252,13 @@ class _Problem:
         except np.linalg.LinAlgError:
             return None
         weight = _weights(residuals, scale)
-        gradient = np.einsum("n,nik,ni->nk", weight, jacobian, _finite(residuals))
+        gradient = np.einsum("n,nik,ni->nk", weight, jacobian, finite(residuals))
         cluster = np.concatenate([_clusters(s, q) for s, q in zip(self.sensors, self.sightings, strict=True)])
         sums = np.zeros((cluster.max() + 1, len(h)))
         np.add.at(sums, cluster, gradient)
         # What the residuals are in units of what was expected of them; that itself counts as some of them, as
         # few can agree by chance.
-        squares = weight @ (_finite(residuals) ** 2).sum(1) + 2 * _EXPECTED
+        squares = weight @ (finite(residuals) ** 2).sum(1) + 2 * _EXPECTED
         squares /= 2 * weight.sum() - len(h) + 2 * _EXPECTED
         return np.asarray((inverse * squares + inverse @ (sums.T @ sums) @ inverse)[:6, :6])
 
@@ -295,8 +295,9 @@ def _common_variance(offsets: Float64, covariance: Float64) -> float:
     return high
 
 
-def _finite(residuals: Float64) -> Float64:
-    return np.where(np.isfinite(residuals), residuals, 0)
+def finite(values: Float64) -> Float64:
+    """The values, 0 where they are not finite."""
+    return np.where(np.isfinite(values), values, 0)
 
 
 def _cost(residuals: Float64, scale: float) -> float:
@@ -349,9 +350,13 @@ def by_pose(sensor: Sensor, rig_from_world: pycolmap.Rigid3d, points: Float64) -
     """(n, 2, 6) derivatives of projections by w and v of the pose; NaN where points are not seen."""
     in_rig = points @ rig_from_world.rotation.matrix().T + rig_from_world.translation
     by_rig = derivatives_by_point(sensor.camera, sensor.cam_from_rig, in_rig)
-    turned = in_rig - rig_from_world.translation
+    turned = (in_rig - rig_from_world.translation)[:, None]
+    result = np.empty((*by_rig.shape[:2], 6))
     # exp([w]) y is y + w x y: the derivative of b . (w x y) by w is y x b.
-    return np.concatenate([np.cross(turned[:, None], by_rig), by_rig], axis=2)
+    for k, (i, j) in enumerate(((1, 2), (2, 0), (0, 1))):
+        result[:, :, k] = turned[:, :, i] * by_rig[:, :, j] - turned[:, :, j] * by_rig[:, :, i]
+    result[:, :, 3:] = by_rig
+    return result
 
 
 def _by_parameter(camera: pycolmap.Camera, index: int, in_camera: Float64) -> Float64:
