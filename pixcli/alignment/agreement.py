@@ -6,13 +6,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from pixcli.evaluation.fundamental import linear_fundamental, normalised, sampson
 from pixcli.io.database import MatchGraph
 
 Float64 = npt.NDArray[np.float64]
 
 _MAX_PAIRS = 100  # enough to tell, whatever the number of images
 _MIN_MATCHES = 30  # of a pair, so that its geometry is more than a fit to them
-_ITERATIONS = 8
+_SCALE = 0.25  # pixels, of the loss that geometries are fitted by
 _SIGNIFICANT = 3.0  # deviations of what chance does
 
 
@@ -65,20 +66,6 @@ def measure_agreement(graph: MatchGraph, moved_xy: Float64) -> Agreement:
 
 def _residuals(a: Float64, b: Float64) -> Float64:
     """Sampson distances (n,) in pixels of points (n, 2) under their robust best fundamental matrix."""
-    center, scale = np.concatenate([a, b]).mean(0), max(float(np.concatenate([a, b]).std()), 1e-9)
-    one = np.ones((len(a), 1))
-    x, y = np.hstack([(a - center) / scale, one]), np.hstack([(b - center) / scale, one])
-    rows = (y[:, :, None] * x[:, None, :]).reshape(-1, 9)
-    weight, distance = np.ones(len(a)), np.zeros(len(a))
-    for _ in range(_ITERATIONS):
-        matrix = np.linalg.eigh((rows * weight[:, None]).T @ rows)[1][:, 0].reshape(3, 3)
-        u, d, vt = np.linalg.svd(matrix)
-        matrix = (u[:, :2] * d[:2]) @ vt[:2]
-        in_b, in_a = x @ matrix.T, y @ matrix
-        gradient = np.square(in_b[:, :2]).sum(1) + np.square(in_a[:, :2]).sum(1)
-        gradient = np.maximum(gradient, np.finfo(float).tiny)
-        distance = np.abs((y * in_b).sum(1)) / np.sqrt(gradient)
-        # The algebraic error over the gradient is the distance in the image; Cauchy's weights.
-        width = max(2 * float(np.median(distance)), 1e-9)
-        weight = 1 / (1 + np.square(distance / width)) / np.maximum(gradient, 1e-6 * gradient.max())
-    return np.asarray(distance * scale)
+    x, y, to_normal = normalised(a, b)
+    per_pixel = float(to_normal[0, 0])
+    return np.abs(sampson(linear_fundamental(x, y, _SCALE * per_pixel), x, y)) / per_pixel

@@ -9,6 +9,7 @@ import pycolmap
 from scipy.optimize import least_squares
 from scipy.spatial.transform import Rotation
 
+from pixcli.evaluation.fundamental import linear_fundamental, normalised, sampson
 from pixcli.io.database import MatchGraph
 
 Array = npt.NDArray[np.float64]
@@ -23,29 +24,15 @@ class PairResiduals:
     """(m,) Sampson distances in pixels."""
 
 
-def sampson(fundamental: Array, x1: Array, x2: Array) -> Array:
-    """Signed Sampson distances (m,), in the unit of the points x1 and x2 (m, 2), from x2ᵀ F x1 = 0."""
-    h1, h2 = _homogeneous(x1), _homogeneous(x2)
-    line2, line1 = h1 @ fundamental.T, h2 @ fundamental
-    scale = np.sqrt((line1[:, :2] ** 2).sum(axis=1) + (line2[:, :2] ** 2).sum(axis=1))
-    return np.asarray((h2 * line2).sum(axis=1) / np.maximum(scale, 1e-300))
-
-
 def best_fundamental(x1: Array, x2: Array, scale: float = 0.25) -> Array:
     """The fundamental matrix (3, 3) of least Sampson distance of matches (m, 2), under Cauchy's loss.
 
     From a reweighted linear solution, the seven parameters of U diag(cos t, sin t, 0) Vᵀ are refined
     (Bartoli and Sturm, "Nonlinear estimation of the fundamental matrix with minimal parameters", 2004).
     """
-    both = np.concatenate([x1, x2])
-    centre, spread = both.mean(axis=0), both.std()
-    y1, y2 = (x1 - centre) / spread, (x2 - centre) / spread
-    scale = scale / spread
-    weights = np.ones(len(x1))
-    for _ in range(12):
-        fundamental = _eight_points(y1, y2, weights)
-        weights = 1 / np.sqrt(1 + (sampson(fundamental, y1, y2) / scale) ** 2)
-    u, values, vt = np.linalg.svd(fundamental)
+    y1, y2, to_normal = normalised(x1, x2)
+    scale = scale * to_normal[0, 0]
+    u, values, vt = np.linalg.svd(linear_fundamental(y1, y2, scale))
     u, v = u * np.sign(np.linalg.det(u)), vt.T * np.sign(np.linalg.det(vt))
     angle = np.arctan2(values[1], values[0])
 
@@ -62,7 +49,6 @@ def best_fundamental(x1: Array, x2: Array, scale: float = 0.25) -> Array:
         f_scale=scale,
         max_nfev=30,
     )
-    to_normal = np.array([[1, 0, -centre[0]], [0, 1, -centre[1]], [0, 0, spread]]) / spread
     return np.asarray(to_normal.T @ compose(solution.x) @ to_normal)
 
 
@@ -114,14 +100,3 @@ def _undistorted(camera: pycolmap.Camera, xy: Array) -> Array:
     if finite.any():
         result[finite] = np.asarray(camera.cam_from_img(xy[finite])) * camera.mean_focal_length()
     return result
-
-
-def _eight_points(x1: Array, x2: Array, weights: Array) -> Array:
-    h1, h2 = _homogeneous(x1), _homogeneous(x2)
-    rows = (h2[:, :, None] * h1[:, None, :]).reshape(-1, 9) * weights[:, None]
-    u, values, vt = np.linalg.svd(np.linalg.eigh(rows.T @ rows)[1][:, 0].reshape(3, 3))
-    return np.asarray((u * [values[0], values[1], 0.0]) @ vt)
-
-
-def _homogeneous(x: Array) -> Array:
-    return np.concatenate([x, np.ones((len(x), 1))], axis=1)

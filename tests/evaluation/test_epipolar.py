@@ -2,7 +2,8 @@ import numpy as np
 import pycolmap
 import pytest
 
-from pixcli.evaluation.epipolar import best_fundamental, pair_residuals, sampson
+from pixcli.evaluation.epipolar import best_fundamental, pair_residuals
+from pixcli.evaluation.fundamental import sampson
 from pixcli.io.database import read_match_graph
 
 
