@@ -4,6 +4,7 @@ import importlib.util
 import json
 import subprocess
 import sys
+from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from threading import Thread
@@ -32,6 +33,15 @@ def load(name: str) -> ModuleType:
 
 
 evaluation = load("multi_view_evaluation")
+
+
+@pytest.fixture
+def on_path(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Scripts import their folder's `common`; other folders have modules of that name."""
+    monkeypatch.syspath_prepend(str(SCRIPTS))
+    sys.modules.pop("common", None)
+    yield
+    sys.modules.pop("common", None)
 
 
 def script(name: str, *arguments: object) -> subprocess.CompletedProcess:
@@ -209,10 +219,8 @@ def write_hloc_files(database_path: Path, folder: Path) -> None:
     write_matches(folder / "matches.h5", matches, {name: len(each) for name, each in xy.items()})
 
 
-def test_the_map_of_a_query_lacks_those_that_see_most_of_the_same(
-    mapped: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.syspath_prepend(str(SCRIPTS))
+@pytest.mark.usefixtures("on_path")
+def test_the_map_of_a_query_lacks_those_that_see_most_of_the_same(mapped: Path) -> None:
     model = pycolmap.Reconstruction(mapped)
     seen = {
         image.name: {point.point3D_id for point in image.points2D if point.has_point3D()}
@@ -252,8 +260,8 @@ class _Server(BaseHTTPRequestHandler):
         pass
 
 
-def test_a_download_goes_on_where_it_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.syspath_prepend(str(SCRIPTS))
+@pytest.mark.usefixtures("on_path")
+def test_a_download_goes_on_where_it_stopped(tmp_path: Path) -> None:
     download = load("download")
     assert f"facade_{download.PARTS[1]}.7z" == "facade_dslr_scan_eval.7z"  # as the server calls it
     archive = tmp_path / "facade.7z"
