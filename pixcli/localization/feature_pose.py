@@ -29,6 +29,8 @@ class Observed:
     points: Float64
     """(n, 3)"""
     evaluate: Evaluate
+    curvature: Callable[[Float64], Float64] | None = None
+    """(n, 2, 2) change of the gradient at positions (n, 2); None: by differences."""
 
 
 @dataclass(frozen=True)
@@ -105,18 +107,29 @@ def refine_costed_pose(
     )
 
 
-def reprojection(xy: Float64, scale: float = 1.0) -> Evaluate:
-    """Half of Cauchy's loss of the distances to xy (n, 2), in pixels."""
+def observed_at(points: Float64, xy: Float64) -> Observed:
+    """Points (n, 3) that cost half of Cauchy's loss, of one pixel, of their distances to xy (n, 2)."""
+
+    def residual_of(at: Float64) -> tuple[Float64, Float64]:
+        residual = (at - xy).T
+        return residual, 1 / (1 + residual[0] ** 2 + residual[1] ** 2)
 
     def evaluate(at: Float64) -> Float64:
-        residual = at - xy
-        squares = (residual**2).sum(axis=1) / scale**2
-        weight = 1 / (1 + squares)
-        zero = np.zeros(len(xy))
-        cost = 0.5 * scale**2 * np.log1p(squares)
-        return np.stack([cost, *(weight * residual.T), weight, zero, weight], axis=1)
+        (x, y), weight = residual_of(at)
+        costs = np.zeros((len(xy), 6))
+        costs[:, 0], costs[:, 1], costs[:, 2] = -0.5 * np.log(weight), weight * x, weight * y
+        costs[:, 3] = costs[:, 5] = weight
+        return costs
 
-    return evaluate
+    def curvature(at: Float64) -> Float64:
+        (x, y), weight = residual_of(at)
+        flattening = 2 * weight**2
+        result = np.empty((len(xy), 2, 2))
+        result[:, 0, 0], result[:, 1, 1] = weight - flattening * x * x, weight - flattening * y * y
+        result[:, 0, 1] = result[:, 1, 0] = -flattening * x * y
+        return result
+
+    return Observed(points, evaluate, curvature)
 
 
 @dataclass(frozen=True)
@@ -152,6 +165,9 @@ class _State:
         parts = []
         for sensor, part in zip(self.sensors, observed, strict=True):
             xy = project(sensor, self.rig_from_world, part.points)
+            if part.curvature is not None:
+                parts.append(finite(part.curvature(xy)))
+                continue
             change = [
                 (part.evaluate(xy + axis) - part.evaluate(xy - axis))[:, 1:3] / (2 * _PIXEL_STEP)
                 for axis in _PIXEL_STEP * np.eye(2)

@@ -21,8 +21,8 @@ from pixcli.localization.feature_pose import (
     CostedPose,
     Evaluate,
     Observed,
+    observed_at,
     refine_costed_pose,
-    reprojection,
 )
 from pixcli.localization.feature_targets import Targets, align_keypoints, find_targets
 from pixcli.localization.first_pose import FirstPose, Matches, estimate_pose
@@ -307,7 +307,7 @@ class _Query:
 
     def _pose_of_keypoints(self, found: FeatureLocalization, max_iterations: int) -> CostedPose | None:
         observed = [
-            Observed(view.matches.points[inliers], reprojection(xy[inliers]))
+            observed_at(view.matches.points[inliers], xy[inliers])
             for view, xy, inliers in zip(self._views, found.keypoints, found.inliers, strict=True)
         ]
         return refine_costed_pose(

@@ -6,7 +6,7 @@ import numpy as np
 import pycolmap
 import pytest
 
-from pixcli.localization.feature_pose import Observed, refine_costed_pose, reprojection
+from pixcli.localization.feature_pose import Observed, observed_at, refine_costed_pose
 from pixcli.localization.feature_targets import Targets, align_keypoints
 from pixcli.localization.pose import RefinedIntrinsics, Sensor, difference, project
 from pixcli.options import InterpolationOptions, QueryKeypointAdjustmentOptions
@@ -98,12 +98,26 @@ def test_the_covariance_is_calibrated(kind):
         pose, parts = made_scene(noise=0.3, seed=seed, count=80)
         observed = observed_of(parts)
         if kind == "reprojection":
-            observed = [Observed(points, reprojection(xy)) for _, points, _, xy in parts]
+            observed = [observed_at(points, xy) for _, points, _, xy in parts]
         found = refine_costed_pose(pose, [parts[0][0]], observed, RefinedIntrinsics(), 100, 1e-9)
         assert found is not None
         error = difference(found.rig_from_world, pose)
         squares.append(error @ np.linalg.solve(found.covariance, error) / 6)
     assert 0.7 < np.mean(squares) < 1.4
+
+
+def test_the_curvature_of_reprojection_is_how_its_gradient_changes():
+    rng = np.random.default_rng(0)
+    xy, at = rng.uniform(0, 9, (2, 50, 2))
+    observed = observed_at(np.zeros((50, 3)), xy)
+    step = 1e-5
+
+    def gradients(sign):
+        return np.stack([observed.evaluate(at + sign * step * axis)[:, :3] for axis in np.eye(2)], 2)
+
+    change = (gradients(1) - gradients(-1)) / (2 * step)
+    np.testing.assert_allclose(observed.curvature(at), change[:, 1:], atol=1e-7)
+    np.testing.assert_allclose(observed.evaluate(at)[:, 1:3], change[:, 0], atol=1e-7)
 
 
 @pytest.mark.parametrize("count", [0, 2])
