@@ -140,7 +140,8 @@ def test_an_image_that_misleads_is_seen(left_out):
         localizer = left_out.localizer(densify=densify)
         assert left_out.localize(localizer).undone == ""
         result = left_out.localize(localizer, image=bent)
-        assert np.array_equal(result.cam_from_world.params, left_out.first.params)
+        # That pose was computed apart: where memory lies decides over the last bits of COLMAP's solver.
+        np.testing.assert_allclose(result.cam_from_world.params, left_out.first.params, rtol=0, atol=1e-9)
         assert np.array_equal(result.keypoints, left_out.keypoints[left_out.point2D_idxs])
         for step in steps:
             assert f"the refinement by {step} left projections uncertain by" in result.undone
