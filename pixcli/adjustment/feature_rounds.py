@@ -18,7 +18,7 @@ from pixcli.adjustment.references import compute_references, extraction_around
 from pixcli.adjustment.solver import BundleSummary
 from pixcli.adjustment.texture import Gated, find_gated
 from pixcli.errors import UserError
-from pixcli.features.streaming import ImageFile
+from pixcli.features.streaming import CACHE_OR, ImageFile
 from pixcli.io.patch_store import Patches, writable
 from pixcli.io.references import References
 from pixcli.options import DenseFeaturesOptions, InterpolationOptions
@@ -97,7 +97,7 @@ def adjust_by_features(
             ceres.max_num_iterations,
         ),
     )
-    extraction.estimate().announce("--preset low_memory")
+    extraction.estimate().announce(CACHE_OR + "take --FeaturemetricBundleAdjustment.strategy surface")
     levels = [patches for patches, _ in extraction.patches(progress)]
     summaries = []
     for repeat in range(options.repeats):

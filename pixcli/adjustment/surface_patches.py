@@ -33,7 +33,7 @@ class SurfacePatches:
     by_step: dict[float, tuple[Int32, Int32, Float64]]
     """For each step of a support, (n,): patch of the view, patch of the reference, spacing of the nodes."""
     gains: npt.NDArray[np.float32] | None = None
-    """Of feature maps kept in bytes."""
+    """Of feature maps kept in integers."""
     comparison: str | None = None
     """How features are compared; None: patches are grey."""
 

@@ -45,6 +45,7 @@ _GATE = 2.0  # pixels; observations further from their point take no part in its
 # Only chance moves projections once a round moves them by more than this share of what the round
 # before it did; one more is the last then.
 _SETTLED = 0.7
+_REMEDY = "compare grey images (--DenseFeatures.model image), or refine a part of the model"
 _PROBLEM_BYTES = 2000  # that COLMAP's and Ceres's share of an observation takes
 
 Float64 = NDArray[np.float64]
@@ -121,7 +122,7 @@ def adjust_by_surfaces(
         keep_completed: leave these observations in the model, as additional 2D points.
     """
     observations = read_observations(model, options.min_track_length)
-    _estimate(model, observations, images, features).announce("--preset low_memory")
+    _estimate(model, observations, images, features).announce(_REMEDY)
     with progress.phase("adjust"):
         adjust_geometrically(model, FIRST_SCALES, options, ceres, constants)
     projected = project(model, observations)

@@ -17,7 +17,7 @@ from pixcli.alignment.tracks import Tracks, build_tracks
 from pixcli.alignment.verification import VerificationCounts, verify_pairs
 from pixcli.errors import UserError
 from pixcli.features.extraction import image_files
-from pixcli.features.streaming import Estimate
+from pixcli.features.streaming import CACHE_OR, Estimate
 from pixcli.io.covariance import write_covariances
 from pixcli.io.database import MatchGraph, read_match_graph
 from pixcli.io.files import check_writable
@@ -154,7 +154,7 @@ def plan_refinement(
         tracks.num_tracks,
     )
     log.info("patches take %.1f KiB a keypoint", alignment.bytes_per_keypoint / 1024)
-    alignment.estimate().announce("refine parts with --image_list_path")
+    alignment.estimate().announce(CACHE_OR + "refine parts with --image_list_path")
     return Plan(database, graph, tracks, alignment)
 
 

@@ -37,6 +37,10 @@ class ImageFile(NamedTuple):
     """Not on disk: nothing can be measured in it."""
 
 
+CACHE_OR = "keep patches in a file with --DenseFeatures.use_cache 1 and --DenseFeatures.cache_path, or "
+"""What helps where memory is short, if there is a cache."""
+
+
 @dataclass(frozen=True)
 class Estimate:
     """What a computation takes, in bytes."""
@@ -53,7 +57,6 @@ class Estimate:
         if available is not None and self.memory > available:
             raise UserError(
                 f"this needs {self.memory / 1e9:.1f} GB of memory, but {available / 1e9:.1f} GB are free: "
-                f"keep patches in a file with --DenseFeatures.use_cache 1 and --DenseFeatures.cache_path, or "
                 f"{remedy}"
             )
 
