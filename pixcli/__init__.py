@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from pixcli.adjustment.adjust import refine_model as refine_reconstruction
-    from pixcli.alignment.refine import refine_keypoints
+    from pixcli.bundle_adjustment.adjust import refine_model as refine_reconstruction
+    from pixcli.keypoint_adjustment.refine import refine_keypoints
     from pixcli.localization.localizer import QueryLocalizer
     from pixcli.reconstruction.reconstruct import reconstruct, triangulate
 
@@ -27,8 +27,8 @@ __all__ = ["QueryLocalizer", "reconstruct", "refine_keypoints", "refine_reconstr
 _WHERE = {
     "QueryLocalizer": ("pixcli.localization.localizer", "QueryLocalizer"),
     "reconstruct": ("pixcli.reconstruction.reconstruct", "reconstruct"),
-    "refine_keypoints": ("pixcli.alignment.refine", "refine_keypoints"),
-    "refine_reconstruction": ("pixcli.adjustment.adjust", "refine_model"),
+    "refine_keypoints": ("pixcli.keypoint_adjustment.refine", "refine_keypoints"),
+    "refine_reconstruction": ("pixcli.bundle_adjustment.adjust", "refine_model"),
     "triangulate": ("pixcli.reconstruction.reconstruct", "triangulate"),
 }
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pycolmap
 
-from pixcli.cli.progress import print_table
+from pixcli.cli.terminal import print_table
 from pixcli.io.database import MatchGraph, read_match_graph
 from pixcli.synthetic.baseline import adjust_robustly, build_database, map_database
 from pixcli.synthetic.evaluation import center_errors, keypoint_errors, surface_errors

@@ -1,6 +1,6 @@
 import pytest
 
-from pixcli.cli.progress import TerminalProgress, print_table
+from pixcli.cli.terminal import TerminalProgress, print_table
 from pixcli.progress import Progress, peak_memory_mb
 
 

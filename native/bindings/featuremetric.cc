@@ -155,7 +155,7 @@ void BindFeaturemetric(py::module_& m) {
         "parameter_tolerance"_a = 1e-4, "root_edges_only"_a = false, "root_regularize_weight"_a = -1.0,
         "max_deviation"_a = 1e300, "guard"_a = true, "max_kps_per_problem"_a = 50, "num_threads"_a = -1,
         "poll"_a = py::none(),
-        "See pixcli.alignment.featuremetric.adjust_keypoints, which checks what comes in here.");
+        "See pixcli.keypoint_adjustment.feature_distance.adjust_keypoints, which checks what comes in here.");
 }
 
 }  // namespace pixcli

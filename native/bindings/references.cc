@@ -181,7 +181,7 @@ void BindReferences(py::module_& m) {
         py::kw_only(), "nodes"_a = Nodes{{0, 0}}, "mode"_a = "bicubic", "l2_normalize"_a = true,
         "ncc_normalize"_a = false, "loss_scale"_a = .25, "max_iterations"_a = 100,
         "keep_observations"_a = false, "num_threads"_a = -1, "poll"_a = py::none(),
-        "See pixcli.adjustment.references.compute_references.");
+        "See pixcli.bundle_adjustment.feature_references.compute_references.");
   m.def("compute_cost_maps", &CostMapsOfArrays, "patches"_a.noconvert(), "corners"_a.noconvert(),
         "scales"_a.noconvert(), "rows"_a.noconvert(), "references"_a.noconvert(), "reference"_a.noconvert(),
         py::kw_only(), "nodes"_a = Nodes{{0, 0}}, "mode"_a = "bicubic", "l2_normalize"_a = true,

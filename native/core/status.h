@@ -1,4 +1,4 @@
-// What happened to a keypoint: the same values as pixcli.alignment.result.Status, which explains them.
+// What happened to a keypoint: the same values as pixcli.keypoint_adjustment.alignment.Status, which explains them.
 #pragma once
 
 #include <cstdint>

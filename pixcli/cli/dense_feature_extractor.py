@@ -4,11 +4,10 @@ import logging
 from dataclasses import replace
 from pathlib import Path
 
-from pixcli.alignment.refine import plan_refinement
 from pixcli.cli.params import command
-from pixcli.cli.progress import print_table
+from pixcli.cli.terminal import print_table
 from pixcli.errors import UserError
-from pixcli.features.check import check_model
+from pixcli.keypoint_adjustment.refine import plan_refinement
 from pixcli.options import (
     DenseFeaturesOptions,
     InterpolationOptions,
@@ -16,6 +15,7 @@ from pixcli.options import (
     ModelCheckOptions,
 )
 from pixcli.progress import Progress
+from pixcli.sampling.model_check import check_model
 
 log = logging.getLogger(__name__)
 

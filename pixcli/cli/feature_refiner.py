@@ -6,13 +6,13 @@ from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 
-from pixcli.alignment.refine import Refinement, refine_keypoints
-from pixcli.alignment.result import Status
 from pixcli.cli.params import command
-from pixcli.cli.progress import print_table
+from pixcli.cli.terminal import print_table
 from pixcli.errors import UserError
 from pixcli.io.files import check_distinct, check_writable
 from pixcli.io.report import write_report
+from pixcli.keypoint_adjustment.alignment import Status
+from pixcli.keypoint_adjustment.refine import Refinement, refine_keypoints
 from pixcli.options import (
     CommonOptions,
     DenseFeaturesOptions,
@@ -20,7 +20,7 @@ from pixcli.options import (
     KeypointAdjustmentOptions,
 )
 from pixcli.progress import Progress
-from pixcli.reconstruction.hloc import refine_features
+from pixcli.reconstruction.hloc_import import refine_features
 
 log = logging.getLogger(__name__)
 

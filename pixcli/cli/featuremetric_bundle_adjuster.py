@@ -4,16 +4,16 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from pixcli.adjustment.adjust import refine_model
-from pixcli.adjustment.residual_figure import draw_residual_fields
-from pixcli.adjustment.result import Adjustment
-from pixcli.adjustment.surface_rounds import SurfaceRound
-from pixcli.alignment.result import Status
+from pixcli.bundle_adjustment.adjust import refine_model
+from pixcli.bundle_adjustment.residual_figure import draw_residual_fields
+from pixcli.bundle_adjustment.result import Adjustment
+from pixcli.bundle_adjustment.surface_rounds import SurfaceRound
 from pixcli.cli.params import command
-from pixcli.cli.progress import print_table
+from pixcli.cli.terminal import print_table
 from pixcli.errors import UserError
 from pixcli.io.files import check_distinct, check_writable
 from pixcli.io.report import write_figure, write_report
+from pixcli.keypoint_adjustment.alignment import Status
 from pixcli.options import (
     BundleAdjustmentCeresOptions,
     BundleAdjustmentOptions,

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from pixcli.cli.params import command
-from pixcli.cli.progress import print_table
+from pixcli.cli.terminal import print_table
 from pixcli.io.files import check_writable
 from pixcli.io.report import write_report
 from pixcli.localization.localize import Localization, QueryFiles, localize_images

@@ -144,7 +144,7 @@ def _argument(name: str, kind: Any, values: Values, common: CommonOptions) -> ob
     if kind == Values:
         return values
     if kind is Progress:
-        from pixcli.cli.progress import TerminalProgress  # rich, which takes its time to import
+        from pixcli.cli.terminal import TerminalProgress  # rich, which takes its time to import
 
         return TerminalProgress()
     if _is_group(kind):

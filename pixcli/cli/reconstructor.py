@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from pixcli.cli.params import command
-from pixcli.cli.progress import print_table
+from pixcli.cli.terminal import print_table
 from pixcli.options import ChainOptions, CommonOptions
 from pixcli.progress import Progress
 from pixcli.reconstruction.reconstruct import Reconstructed, reconstruct

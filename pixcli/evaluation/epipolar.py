@@ -9,7 +9,7 @@ import pycolmap
 from scipy.optimize import least_squares
 from scipy.spatial.transform import Rotation
 
-from pixcli.evaluation.fundamental import linear_fundamental, normalised, sampson
+from pixcli.geometry.fundamental import linear_fundamental, normalised, sampson
 from pixcli.io.database import MatchGraph
 
 Array = npt.NDArray[np.float64]

@@ -60,7 +60,7 @@ def write_model_covariances(
     cameras: Mapping[int, npt.NDArray[np.float64]],
     deviation: float,
 ) -> None:
-    """Write what pixcli.adjustment.covariance.ModelCovariance holds.
+    """Write what pixcli.bundle_adjustment.model_covariance.ModelCovariance holds.
 
     Args:
         image_names: of an image of each frame.

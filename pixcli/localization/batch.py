@@ -12,12 +12,12 @@ import numpy.typing as npt
 import pycolmap
 
 from pixcli.errors import UserError
-from pixcli.features.streaming import ahead
 from pixcli.io.journal import Journal
+from pixcli.localization.localized import LocalizationResult, Step, failed
 from pixcli.localization.localizer import QueryLocalizer, SensorQuery
 from pixcli.localization.queries import Queries, Query
-from pixcli.localization.result import LocalizationResult, Step, failed
 from pixcli.progress import Progress
+from pixcli.sampling.streaming import ahead
 
 
 @dataclass(frozen=True)

@@ -9,19 +9,23 @@ import numpy as np
 import numpy.typing as npt
 import pycolmap
 
-from pixcli.adjustment.featuremetric import strategy_interpolation
-from pixcli.adjustment.references import model_references, read_model_references, references_options
-from pixcli.adjustment.warps import derivatives_by_point, facing_warps
+from pixcli.bundle_adjustment.feature_costs import strategy_interpolation
+from pixcli.bundle_adjustment.feature_references import (
+    model_references,
+    read_model_references,
+    references_options,
+)
+from pixcli.bundle_adjustment.view_warps import derivatives_by_point, facing_warps
 from pixcli.errors import UserError
-from pixcli.features.extraction import Extraction
-from pixcli.features.patches import Extractor
-from pixcli.features.streaming import ImageFile
 from pixcli.io.references import References, write_references
 from pixcli.localization.pixels import Pixels, read_pixels
 from pixcli.localization.pose import Sensor
 from pixcli.options import DenseFeaturesOptions, InterpolationOptions
 from pixcli.options.localization import TargetReference
 from pixcli.progress import Progress
+from pixcli.sampling.extraction import Extraction
+from pixcli.sampling.map_patches import Extractor
+from pixcli.sampling.streaming import ImageFile
 
 Float64 = npt.NDArray[np.float64]
 Int64 = npt.NDArray[np.int64]

@@ -8,12 +8,12 @@ import numpy as np
 import numpy.typing as npt
 
 from pixcli import _core
-from pixcli.adjustment.references import sampling_arguments
-from pixcli.features.patches import Extractor
+from pixcli.bundle_adjustment.feature_references import sampling_arguments
 from pixcli.io.references import References
 from pixcli.localization.first_pose import Matches
 from pixcli.options import InterpolationOptions, QueryKeypointAdjustmentOptions
 from pixcli.options.localization import TargetReference
+from pixcli.sampling.map_patches import Extractor
 
 Float64 = npt.NDArray[np.float64]
 Int64 = npt.NDArray[np.int64]

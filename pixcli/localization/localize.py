@@ -17,10 +17,10 @@ from pixcli.io.hloc import short_names, write_log, write_poses
 from pixcli.io.journal import Journal
 from pixcli.io.models import check_model_output, read_model, writing_model
 from pixcli.localization.batch import Localized, localize_batch, read_batch
+from pixcli.localization.localized import Step
 from pixcli.localization.localizer import QueryLocalizer
 from pixcli.localization.queries import DatabaseQueries, HlocQueries, Queries
 from pixcli.localization.registration import register_queries
-from pixcli.localization.result import Step
 from pixcli.options import (
     AbsolutePoseOptions,
     DenseFeaturesOptions,

@@ -14,19 +14,19 @@ import pycolmap
 from pixcli.errors import UserError
 from pixcli.io.references import rows_among
 from pixcli.localization.feature_map import NO_REFERENCES, FeatureMap, open_feature_map
-from pixcli.localization.featuremetric import (
+from pixcli.localization.feature_refinement import (
     FeatureLocalization,
     FeaturemetricOptions,
     FeatureView,
     refine_by_features,
 )
 from pixcli.localization.first_pose import FirstPose, Matches, find_first_pose
+from pixcli.localization.localized import LocalizationResult, Step, failed
 from pixcli.localization.map import LocalizationMap, make_map, read_map
 from pixcli.localization.measurement import query_images
 from pixcli.localization.pixels import Pixels
 from pixcli.localization.pose import RefinedIntrinsics, Sensor
-from pixcli.localization.result import LocalizationResult, Step, failed
-from pixcli.localization.surface import QueryView, SurfaceLocalization, localize_by_surfaces
+from pixcli.localization.surface_refinement import QueryView, SurfaceLocalization, localize_by_surfaces
 from pixcli.options import (
     AbsolutePoseOptions,
     DenseFeaturesOptions,

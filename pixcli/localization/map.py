@@ -12,15 +12,15 @@ import numpy as np
 import numpy.typing as npt
 import pycolmap
 
-from pixcli.adjustment.inputs import image_files
-from pixcli.adjustment.planes import determinant
-from pixcli.adjustment.surface_references import make_surface_references
-from pixcli.alignment.sources import Source, source_of
+from pixcli.bundle_adjustment.inputs import image_files
 from pixcli.errors import UserError
 from pixcli.io.references import rows_among
 from pixcli.io.surface_references import SurfaceReferences, read_surface_references
 from pixcli.options import DenseFeaturesOptions, KeypointAdjustmentOptions
 from pixcli.progress import Progress
+from pixcli.sampling.sources import Source, source_of
+from pixcli.surfaces.appearance import make_surface_references
+from pixcli.surfaces.planes import determinant
 
 Float64 = npt.NDArray[np.float64]
 Int64 = npt.NDArray[np.int64]

@@ -12,17 +12,17 @@ import pycolmap
 from numpy.lib.recfunctions import structured_to_unstructured
 
 from pixcli import _core
-from pixcli.adjustment.linearisation import Views, linearise
-from pixcli.adjustment.planes import Surfaces, determinant, induced_affine, planes_from_normals
-from pixcli.adjustment.surface import SurfaceLimits, measure_shifts
-from pixcli.adjustment.surface_patches import SurfacePatches
-from pixcli.adjustment.surface_references import MEASURED_SUPPORT, template_edges
-from pixcli.alignment.scale_space import Boxes, boxes_between, build_level, level_shape
-from pixcli.alignment.sources import GreySource, Source, Templates
-from pixcli.features.streaming import ImageFile
+from pixcli.geometry.linearisation import Views, linearise
 from pixcli.localization.map import LocalizationMap
 from pixcli.localization.pixels import Pixels, read_pixels
 from pixcli.localization.pose import Sightings
+from pixcli.sampling.scale_space import Boxes, boxes_between, build_level, level_shape
+from pixcli.sampling.sources import GreySource, Source, Templates
+from pixcli.sampling.streaming import ImageFile
+from pixcli.surfaces.appearance import MEASURED_SUPPORT, template_edges
+from pixcli.surfaces.measuring import SurfaceLimits, measure_shifts
+from pixcli.surfaces.plane_patches import SurfacePatches
+from pixcli.surfaces.planes import Surfaces, determinant, induced_affine, planes_from_normals
 
 Float64 = npt.NDArray[np.float64]
 Int32 = npt.NDArray[np.int32]

@@ -20,26 +20,26 @@ from typing import Any
 
 import pycolmap
 
-from pixcli.adjustment.adjust import refine_model
-from pixcli.alignment.refine import refine_keypoints
+from pixcli.bundle_adjustment.adjust import refine_model
 from pixcli.errors import UserError
 from pixcli.io.database import copy_database
 from pixcli.io.files import replacing
 from pixcli.io.report import write_report
+from pixcli.keypoint_adjustment.refine import refine_keypoints
 from pixcli.options import ChainOptions, TriangulationChainOptions
 from pixcli.options.fields import OptionGroup
 from pixcli.progress import Progress
-from pixcli.reconstruction import colmap
+from pixcli.reconstruction import colmap_steps as colmap
 from pixcli.reconstruction.chain import Chain, Source
-from pixcli.reconstruction.hloc import import_features
-from pixcli.reconstruction.images import find_images, readable_images
+from pixcli.reconstruction.hloc_import import import_features
+from pixcli.reconstruction.image_folder import find_images, readable_images
 from pixcli.reconstruction.reference import (
     copy_features,
     read_reference,
     reference_images,
     write_reference,
 )
-from pixcli.reconstruction.report import make_report
+from pixcli.reconstruction.run_report import make_report
 from pixcli.reconstruction.steps import Steps
 
 log = logging.getLogger(__name__)

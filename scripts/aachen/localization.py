@@ -39,7 +39,7 @@ from pixcli.options import (
 from pixcli.options.colmap import applied
 from pixcli.options.fields import build, build_all
 from pixcli.options.presets import read_preset
-from pixcli.reconstruction.colmap import extract_features
+from pixcli.reconstruction.colmap_steps import extract_features
 
 QUERY_GROUPS = (
     LocalizationOptions,

@@ -10,10 +10,10 @@ import numpy as np
 import pycolmap
 from common import Bench, arguments
 
-from pixcli.adjustment.observations import Observations, project, read_observations
-from pixcli.adjustment.problem import BundleProblem
-from pixcli.adjustment.references import compute_references
-from pixcli.adjustment.solver import BundleSummary, Loss
+from pixcli.bundle_adjustment.feature_references import compute_references
+from pixcli.bundle_adjustment.problem import BundleProblem
+from pixcli.bundle_adjustment.solver import BundleSummary, Loss
+from pixcli.geometry.observations import Observations, project, read_observations
 from pixcli.io.patch_store import Patches
 from pixcli.io.references import References
 from pixcli.options import InterpolationOptions

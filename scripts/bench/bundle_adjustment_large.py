@@ -11,10 +11,10 @@ import pycolmap
 from common import Bench, arguments
 from scipy.spatial import KDTree
 
-from pixcli.adjustment.observations import Observations, project, read_observations
-from pixcli.adjustment.problem import BundleProblem
-from pixcli.adjustment.references import compute_references
-from pixcli.adjustment.solver import Loss
+from pixcli.bundle_adjustment.feature_references import compute_references
+from pixcli.bundle_adjustment.problem import BundleProblem
+from pixcli.bundle_adjustment.solver import Loss
+from pixcli.geometry.observations import Observations, project, read_observations
 from pixcli.io.patch_store import Patches
 from pixcli.options import InterpolationOptions
 from pixcli.options.bundle_adjustment import BundleAdjustmentCeresOptions, BundleAdjustmentOptions

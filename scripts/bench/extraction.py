@@ -17,11 +17,11 @@ from common import Bench, arguments, best_time, time_ratio
 from numpy.typing import NDArray
 from PIL import Image
 
-from pixcli.features.extraction import Extraction, ImageFile
 from pixcli.features.model import load_model
-from pixcli.features.patches import Extractor
 from pixcli.features.tiling import Region, alignment_of, maps_of_regions, region_maps, tiles
 from pixcli.options import DenseFeaturesOptions
+from pixcli.sampling.extraction import Extraction, ImageFile
+from pixcli.sampling.map_patches import Extractor
 
 SIZE = (1536, 1024)
 PHOTO = (1600, 1200)

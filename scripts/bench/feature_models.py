@@ -17,9 +17,9 @@ import numpy as np
 import pycolmap
 from common import CACHE, Bench, arguments, folder_from
 
-from pixcli.alignment.refine import Plan, move_keypoints, plan_refinement
-from pixcli.alignment.result import AlignmentResult, Status
 from pixcli.io.database import MatchGraph
+from pixcli.keypoint_adjustment.alignment import AlignmentResult, Status
+from pixcli.keypoint_adjustment.refine import Plan, move_keypoints, plan_refinement
 from pixcli.options import (
     DenseFeaturesOptions,
     InterpolationOptions,

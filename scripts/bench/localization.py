@@ -23,7 +23,7 @@ from common import Bench, arguments, folder_from
 from pixcli.localization.localizer import QueryLocalizer
 from pixcli.localization.measurement import measure_points, query_images
 from pixcli.localization.pose import difference
-from pixcli.localization.surface import POINT_LIMITS
+from pixcli.localization.surface_refinement import POINT_LIMITS
 from pixcli.options import DenseFeaturesOptions, LocalizationOptions
 
 NUM_MATCHES = (30, 125)

@@ -20,7 +20,6 @@ import pycolmap
 from common import Bench, arguments
 
 from pixcli import _core
-from pixcli.features.patches import Extractor
 from pixcli.io.journal import Journal
 from pixcli.io.references import References
 from pixcli.localization.batch import localize_batch, read_batch
@@ -28,6 +27,7 @@ from pixcli.localization.feature_map import FeatureMap
 from pixcli.localization.localizer import QueryLocalizer
 from pixcli.localization.queries import Queries, Query
 from pixcli.options import DenseFeaturesOptions, InterpolationOptions, LocalizationOptions
+from pixcli.sampling.map_patches import Extractor
 
 EDGE, CHANNELS, NOISE = 10, 128, 1.0
 VIEWS = 16  # queries repeat these, whose features are kept: making them takes longer than localizing

@@ -13,19 +13,19 @@ from PIL import Image
 from scipy.ndimage import gaussian_filter
 
 from pixcli import _core
-from pixcli.adjustment.linearisation import linearise
-from pixcli.adjustment.planes import Surfaces, points_from_planes
-from pixcli.adjustment.surface import (
+from pixcli.geometry.linearisation import linearise
+from pixcli.options import DenseFeaturesOptions
+from pixcli.progress import Progress
+from pixcli.sampling.streaming import ImageFile
+from pixcli.surfaces.measuring import (
     REFINE_SUPPORT,
     SUPPORTS,
     SurfaceLimits,
     measure_shifts,
     refine_surfaces,
 )
-from pixcli.adjustment.surface_patches import cut_surface_patches
-from pixcli.features.streaming import ImageFile
-from pixcli.options import DenseFeaturesOptions
-from pixcli.progress import Progress
+from pixcli.surfaces.plane_patches import cut_surface_patches
+from pixcli.surfaces.planes import Surfaces, points_from_planes
 
 NUM_VIEWS, NUM_POINTS = 7, 3000
 FOCAL, PARALLAX = 1000.0, 24  # pixels, from view to view

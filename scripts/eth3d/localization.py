@@ -42,7 +42,7 @@ from pixcli.options import (
     TriangulationChainOptions,
 )
 from pixcli.options.fields import Value, build, build_all
-from pixcli.reconstruction.colmap import extract_features, match_images
+from pixcli.reconstruction.colmap_steps import extract_features, match_images
 from pixcli.reconstruction.reference import read_reference, write_reference
 
 QUERIES = 10

@@ -8,9 +8,9 @@ import pytest
 from PIL import Image
 
 from pixcli.cli.main import main
-from pixcli.features.extraction import extraction_for
 from pixcli.io.database import read_match_graph
 from pixcli.options import DenseFeaturesOptions
+from pixcli.sampling.extraction import extraction_for
 
 
 @pytest.fixture

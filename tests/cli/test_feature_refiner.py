@@ -12,9 +12,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pixcli.alignment.result import Status
 from pixcli.io.covariance import read_covariances
 from pixcli.io.database import MatchGraph, read_match_graph
+from pixcli.keypoint_adjustment.alignment import Status
 from pixcli.synthetic.evaluation import keypoint_errors
 
 

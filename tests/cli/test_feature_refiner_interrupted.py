@@ -22,7 +22,7 @@ STALLING = """
 import sys, time
 from contextlib import contextmanager
 from pixcli.cli.main import main
-from pixcli.cli.progress import TerminalProgress
+from pixcli.cli.terminal import TerminalProgress
 
 @contextmanager
 def show(self, name, total):

@@ -102,7 +102,7 @@ def test_a_filled_cache_is_used_instead_of_the_images(
     filled = cache_path.read_bytes()
     use = ("--DenseFeatures.use_cache", "1", *cache)
     with monkeypatch.context() as patch:
-        patch.delattr("pixcli.features.streaming.read_image")
+        patch.delattr("pixcli.sampling.streaming.read_image")
         assert workplace.run(*use).code == 0
     assert cache_path.read_bytes() == filled
     uncached = workplace.output.rename(workplace.output.with_name("uncached.db"))

@@ -201,7 +201,7 @@ def test_a_lost_model_is_not_written(
         for point in model.points3D.values():
             point.xyz = point.xyz + np.array([1.0, 0.0, 0.0])
 
-    monkeypatch.setattr("pixcli.adjustment.adjust.adjust_geometrically", lose)
+    monkeypatch.setattr("pixcli.bundle_adjustment.adjust.adjust_geometrically", lose)
     more = ["--FeaturemetricBundleAdjustment.strategy", "geometric"]
     assert run(mapped, tmp_path / "out", small_scene.path / "images", *more) == 1
     assert "nothing was written" in capsys.readouterr().err

@@ -12,7 +12,7 @@ GROUP = "--FeaturemetricBundleAdjustment"
 
 STALLING = """
 import sys, time
-import pixcli.adjustment.{module} as module
+import {module} as module
 from pixcli.cli.main import main
 
 original = module.{function}
@@ -30,17 +30,17 @@ module.{function} = stalling
 sys.exit(main(sys.argv[1:]))
 """
 MOMENTS = {
-    "reading": ("inputs", "read_model", "before"),
-    "measuring": ("surface_rounds", "align_surfaces", "after"),
-    "completing": ("surface_rounds", "find_candidates", "after"),
-    "between loops": ("adjust", "revise_tracks", "after"),
-    "writing": ("adjust", "write_model", "after"),
-    "writing the database": ("adjust", "write_database", "after"),
+    "reading": ("pixcli.bundle_adjustment.inputs", "read_model", "before"),
+    "measuring": ("pixcli.bundle_adjustment.surface_rounds", "align_surfaces", "after"),
+    "completing": ("pixcli.bundle_adjustment.surface_rounds", "find_candidates", "after"),
+    "between loops": ("pixcli.bundle_adjustment.adjust", "revise_tracks", "after"),
+    "writing": ("pixcli.bundle_adjustment.adjust", "write_model", "after"),
+    "writing the database": ("pixcli.bundle_adjustment.adjust", "write_database", "after"),
 }
 
 SOLVING = """
 import sys
-import pixcli.adjustment.solver as solver
+import pixcli.bundle_adjustment.solver as solver
 from pixcli.cli.main import main
 
 poll = solver._Poll.__call__

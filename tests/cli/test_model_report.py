@@ -9,7 +9,7 @@ import pycolmap
 import pytest
 from PIL import Image
 
-from pixcli.adjustment import adjust, feature_rounds
+from pixcli.bundle_adjustment import adjust, feature_rounds
 from pixcli.cli.main import main
 
 FIXED = ["--BundleAdjustment.refine_focal_length", "0", "--BundleAdjustment.refine_extra_params", "0"]

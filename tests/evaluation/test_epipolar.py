@@ -3,7 +3,7 @@ import pycolmap
 import pytest
 
 from pixcli.evaluation.epipolar import best_fundamental, pair_residuals
-from pixcli.evaluation.fundamental import sampson
+from pixcli.geometry.fundamental import sampson
 from pixcli.io.database import read_match_graph
 
 

@@ -4,8 +4,8 @@ import pytest
 
 from pixcli.cli.main import main
 from pixcli.errors import UserError
-from pixcli.features.check import check_model
 from pixcli.options import DenseFeaturesOptions
+from pixcli.sampling.model_check import check_model
 
 MODEL = """
 import numpy as np

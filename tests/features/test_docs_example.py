@@ -3,8 +3,8 @@
 import re
 from pathlib import Path
 
-from pixcli.features.check import check_model
 from pixcli.options import DenseFeaturesOptions
+from pixcli.sampling.model_check import check_model
 
 PAGE = Path(__file__).parents[2] / "docs" / "feature_models.md"
 

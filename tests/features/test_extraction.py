@@ -11,13 +11,14 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from pixcli.errors import UserError
-from pixcli.features import patches, streaming
-from pixcli.features.extraction import Extraction
 from pixcli.features.model import FeatureModel, load_model
-from pixcli.features.streaming import ImageFile
 from pixcli.io.images import read_image
 from pixcli.options import DenseFeaturesOptions
 from pixcli.progress import Progress
+from pixcli.sampling import map_patches as patches
+from pixcli.sampling import streaming
+from pixcli.sampling.extraction import Extraction
+from pixcli.sampling.streaming import ImageFile
 
 TOY_MODEL = str(Path(__file__).with_name("toy_model.py"))
 SIZES = [(120, 90), (75, 121), (64, 64)]

@@ -113,7 +113,7 @@ def test_devices(monkeypatch, caplog):
 
 
 def test_tiles_are_smaller_where_maps_are_large():
-    from pixcli.features.patches import Extractor
+    from pixcli.sampling.map_patches import Extractor
 
     assert Extractor(DenseFeaturesOptions(model="compact")).tile_size == 1024
     assert Extractor(DenseFeaturesOptions(model="dsift")).tile_size == 500

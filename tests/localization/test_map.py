@@ -8,7 +8,7 @@ import pycolmap
 import pytest
 from scipy.spatial import cKDTree
 
-from pixcli.adjustment.adjust import refine_model
+from pixcli.bundle_adjustment.adjust import refine_model
 from pixcli.errors import UserError
 from pixcli.localization.localizer import QueryLocalizer
 from pixcli.localization.map import _spread, read_map

@@ -2,11 +2,11 @@
 
 import numpy as np
 
-from pixcli.alignment.scale_space import Boxes, boxes_between, cut_boxes
-from pixcli.alignment.sources import GreySource
 from pixcli.localization import measurement
 from pixcli.localization.measurement import QueryPixels
 from pixcli.options import DenseFeaturesOptions
+from pixcli.sampling.scale_space import Boxes, boxes_between, cut_boxes
+from pixcli.sampling.sources import GreySource
 
 GREY = GreySource([], DenseFeaturesOptions())
 

@@ -7,7 +7,7 @@ import pycolmap
 import pytest
 
 from pixcli.localization.first_pose import FirstPose, Matches, find_first_pose
-from pixcli.localization.guard import objection
+from pixcli.localization.objections import objection
 from pixcli.localization.pose import (
     RefinedIntrinsics,
     RefinedPose,

@@ -21,7 +21,7 @@ import pycolmap
 import pytest
 
 from pixcli.io.database import read_match_graph
-from pixcli.reconstruction.hloc import one_to_one
+from pixcli.reconstruction.hloc_import import one_to_one
 
 from .conftest import Run, database_without_geometries
 

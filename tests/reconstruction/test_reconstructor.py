@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 import pixcli.reconstruction.reconstruct as reconstruct_module
-from pixcli.reconstruction import colmap
+from pixcli.reconstruction import colmap_steps as colmap
 from pixcli.synthetic.evaluation import center_errors
 
 from .conftest import SMALL, Run, database_without_geometries

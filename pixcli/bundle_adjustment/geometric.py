@@ -1,0 +1,104 @@
+"""COLMAP's own bundle adjustment, with a robust loss that is tightened in steps."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+import pycolmap
+from numpy.typing import NDArray
+
+from pixcli.bundle_adjustment.problem import BundleProblem, Constants
+from pixcli.bundle_adjustment.solver import Loss, solve_problem
+from pixcli.geometry.observations import read_observations
+from pixcli.options.bundle_adjustment import BundleAdjustmentCeresOptions, BundleAdjustmentOptions
+
+FIRST_SCALES = (1.0, 0.25)
+"""Pixels: scales of the Cauchy loss that a model mapped without a robust loss starts with. The first is wide
+enough to bring back an image whose pose is off."""
+
+_LOOSE = 10.0
+"""How much larger the tolerance is of a solve that only leads to the next one."""
+
+
+def adjust_geometrically(
+    model: pycolmap.Reconstruction,
+    scales: Sequence[float],
+    options: BundleAdjustmentOptions,
+    ceres: BundleAdjustmentCeresOptions,
+    constants: Constants | None = None,
+) -> None:
+    """Adjust a model in place with Cauchy losses of these scales (pixels), one after the other.
+
+    Only the last one is solved to the tolerance asked for. Two cameras fix the gauge, unless poses are
+    constant.
+    """
+    constants = constants or Constants()
+    if constants.priors is not None:
+        _adjust_with_priors(model, scales, options, ceres, constants)
+        return
+    adjustment = pycolmap.BundleAdjustmentOptions()
+    for name in (
+        "refine_focal_length",
+        "refine_principal_point",
+        "refine_extra_params",
+        "refine_rig_from_world",
+        "refine_sensor_from_rig",
+        "refine_points3D",
+        "min_track_length",
+    ):
+        setattr(adjustment, name, getattr(options, name))
+    adjustment.print_summary = False
+    adjustment.ceres.loss_function_type = pycolmap.LossFunctionType.CAUCHY
+    config = pycolmap.BundleAdjustmentConfig()
+    for image_id in model.reg_image_ids():
+        config.add_image(image_id)
+    for image_id in sorted(constants.images):
+        config.set_constant_rig_from_world_pose(model.images[image_id].frame_id)
+    for camera_id in sorted(constants.cameras):
+        config.set_constant_cam_intrinsics(camera_id)
+    for rig_id in sorted(constants.rigs):
+        for sensor_id in model.rigs[rig_id].non_ref_sensors:
+            config.set_constant_sensor_from_rig_pose(sensor_id)
+    for point_id in sorted(constants.points):
+        config.add_constant_point(point_id)
+    if not constants.images:
+        config.fix_gauge(pycolmap.BundleAdjustmentGauge.TWO_CAMS_FROM_WORLD)
+    for scale in scales:
+        adjustment.ceres.loss_function_scale = scale
+        adjuster = pycolmap.create_default_ceres_bundle_adjuster(adjustment, config, model)
+        # COLMAP's cameras, costs and gauge; but its own solve() is deaf to Ctrl-C until it has ended.
+        solve_problem(adjuster.problem, model.num_reg_images(), _stage(ceres, scale == scales[-1]))
+
+
+def _adjust_with_priors(
+    model: pycolmap.Reconstruction,
+    scales: Sequence[float],
+    options: BundleAdjustmentOptions,
+    ceres: BundleAdjustmentCeresOptions,
+    constants: Constants,
+) -> None:
+    """The same costs in a problem of our own: COLMAP's takes none from outside."""
+    observations = read_observations(model, options.min_track_length)
+    for scale in scales:
+        problem = BundleProblem(model, observations, options, constants)
+        problem.add_reprojections(observations.xy, Loss("cauchy", scale))
+        problem.add_priors(scale)
+        problem.solve(_stage(ceres, scale == scales[-1]))
+        problem.update(model)
+
+
+def _stage(ceres: BundleAdjustmentCeresOptions, last: bool) -> BundleAdjustmentCeresOptions:
+    """The options of one of several solves."""
+    return ceres if last else replace(ceres, function_tolerance=_LOOSE * ceres.function_tolerance)
+
+
+def scales_down_to(residuals: NDArray[np.float64]) -> list[float]:
+    """The widest scale of a robust loss, then one as tight as the residuals (pixels, at least .02).
+
+    The widest comes first, as solves that start with a tight one stop early. Steps between the two would only
+    take time.
+    """
+    first = FIRST_SCALES[-1]
+    finite = residuals[np.isfinite(residuals)]
+    last = float(np.clip(np.median(finite), 0.02, first)) if finite.size else first
+    return [first, last]

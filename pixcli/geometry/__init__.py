@@ -1,0 +1,1 @@
+"""Cameras, observations and matches as arrays."""

@@ -1,0 +1,1 @@
+"""Points as small planes, measured in their views."""
