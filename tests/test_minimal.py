@@ -53,7 +53,7 @@ for module in pkgutil.walk_packages(pixcli.__path__, "pixcli."):
     if module.name not in ("pixcli.__main__", "pixcli.features.network", "pixcli.features.vgg"):
         importlib.import_module(module.name)
 from pixcli.errors import UserError
-from pixcli.features.model import load_model
+from pixcli.features.registry import load_model
 from pixcli.options import DenseFeaturesOptions
 load_model(DenseFeaturesOptions(model="compact"))
 try:

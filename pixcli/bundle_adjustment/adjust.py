@@ -9,13 +9,7 @@ import numpy as np
 import pycolmap
 from numpy.typing import NDArray
 
-from pixcli.bundle_adjustment.changes import align, changes_between
-from pixcli.bundle_adjustment.feature_costs import strategy_interpolation
-from pixcli.bundle_adjustment.feature_references import (
-    model_references,
-    read_model_references,
-    references_options,
-)
+from pixcli.bundle_adjustment.changes import changes_between
 from pixcli.bundle_adjustment.feature_rounds import FeatureAdjustment, adjust_by_features
 from pixcli.bundle_adjustment.geometric import FIRST_SCALES, adjust_geometrically, scales_down_to
 from pixcli.bundle_adjustment.guard import guard_reprojections, restore_points
@@ -29,6 +23,7 @@ from pixcli.bundle_adjustment.surface_rounds import SurfaceAdjustment, adjust_by
 from pixcli.bundle_adjustment.track_revision import TrackRevision, revise_tracks
 from pixcli.errors import UserError
 from pixcli.geometry.observations import Observations, read_observations, reprojection_errors
+from pixcli.geometry.similarity import align
 from pixcli.io.covariance import write_model_covariances
 from pixcli.io.models import check_model_output, write_model, write_point_normals, writing_model
 from pixcli.io.references import References, write_references
@@ -43,6 +38,12 @@ from pixcli.options import (
 )
 from pixcli.progress import Progress
 from pixcli.sampling.extraction import Extraction
+from pixcli.sampling.feature_references import (
+    model_references,
+    read_model_references,
+    references_options,
+    strategy_interpolation,
+)
 from pixcli.sampling.streaming import ImageFile
 from pixcli.surfaces.appearance import make_surface_references
 

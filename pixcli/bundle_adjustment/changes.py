@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 
 from pixcli.geometry.observations import read_observations, reprojection_errors
+from pixcli.geometry.similarity import frame_centres
 
 log = logging.getLogger(__name__)
 
@@ -21,7 +22,6 @@ _LEAST_MOVE = 0.005  # baselines,
 _LEAST_FOCAL = 0.002  # or this much of the focal length
 _LARGE_FOCAL = 0.02  # of the focal length: named whatever the others do
 _NEIGHBORS = 5  # cameras that share the most points with one
-_ITERATIONS = 20
 
 
 @dataclass(frozen=True)
@@ -146,63 +146,11 @@ def baseline(model: pycolmap.Reconstruction) -> float:
     return float(np.median(distances)) or 1.0 if distances else 1.0
 
 
-def frame_centres(model: pycolmap.Reconstruction, frame_ids: list[int]) -> Float64:
-    """(n, 3) where frames are in the world."""
-    poses = [model.frames[frame_id].rig_from_world for frame_id in frame_ids]
-    return np.array([pose.inverse().translation for pose in poses], np.float64).reshape(-1, 3)
-
-
-def align(source: pycolmap.Reconstruction, target: pycolmap.Reconstruction) -> pycolmap.Sim3d:
-    """target_from_source of two versions of a model, by the cameras and points that are in both.
-
-    Robust: what moved far weighs little. With the points it is well-defined for two cameras, or many in line.
-    """
-    frames = sorted(
-        frame_id
-        for frame_id, frame in source.frames.items()
-        if frame.has_pose and frame_id in target.frames and target.frames[frame_id].has_pose
-    )
-    points = sorted(source.point3D_ids() & target.point3D_ids())
-    groups = [
-        (frame_centres(source, frames), frame_centres(target, frames)),
-        (
-            np.array([source.points3D[point_id].xyz for point_id in points]).reshape(-1, 3),
-            np.array([target.points3D[point_id].xyz for point_id in points]).reshape(-1, 3),
-        ),
-    ]
-    old, new = (np.concatenate(parts) for parts in zip(*groups, strict=True))
-    group = np.repeat([0, 1], [len(frames), len(points)])
-    if len(old) < 3 or np.array_equal(old, new):
-        return pycolmap.Sim3d()
-    weights = np.ones(len(old))
-    target_from_source = pycolmap.Sim3d()
-    for _ in range(_ITERATIONS):
-        target_from_source = _umeyama(old, new, weights)
-        squared = np.square(np.asarray(target_from_source * old) - new).sum(axis=1)
-        # Cauchy's weights; cameras and points scatter each by as much as their median says.
-        typical = np.array([np.median(squared[group == k]) if (group == k).any() else 1 for k in (0, 1)])
-        weights = 1 / np.maximum(typical[group] + squared, 1e-30)
-        weights /= weights.sum()
-    return target_from_source
-
-
 def _median_errors(model: pycolmap.Reconstruction) -> dict[int, float]:
     observations = read_observations(model)
     errors = np.linalg.norm(reprojection_errors(model, observations), axis=1)
     errors[~np.isfinite(errors)] = np.inf
     return {image_id: float(np.median(errors[rows])) for image_id, rows in observations.by_image.items()}
-
-
-def _umeyama(source: Float64, target: Float64, weights: Float64) -> pycolmap.Sim3d:
-    """The similarity with the least weighted squared distances (Umeyama, PAMI 1991)."""
-    weights = weights / weights.sum()
-    from_mean, to_mean = weights @ source, weights @ target
-    x, y = source - from_mean, target - to_mean
-    u, s, vt = np.linalg.svd((y * weights[:, None]).T @ x)
-    sign = np.array([1.0, 1.0, np.sign(np.linalg.det(u @ vt))])
-    rotation = (u * sign) @ vt
-    scale = float((s * sign).sum() / (weights @ np.square(x).sum(axis=1)))
-    return pycolmap.Sim3d(scale, pycolmap.Rotation3d(rotation), to_mean - scale * rotation @ from_mean)
 
 
 def _far(changes: Float64, least: float) -> NDArray[np.bool_]:

@@ -9,7 +9,6 @@ import pycolmap
 from numpy.typing import NDArray
 
 from pixcli import _core
-from pixcli.bundle_adjustment.feature_references import point_parts, poll_from, sampling_arguments
 from pixcli.bundle_adjustment.problem import BundleProblem, Constants
 from pixcli.bundle_adjustment.solver import BundleSummary, Loss
 from pixcli.bundle_adjustment.view_warps import frontal_warps, reference_rows
@@ -22,22 +21,9 @@ from pixcli.options.bundle_adjustment import (
     BundleAdjustmentOptions,
     FeaturemetricBundleAdjustmentOptions,
 )
+from pixcli.sampling.feature_references import point_parts, poll_from, sampling_arguments
 
-_STEP = 2.0
 """Samples between the nodes of patch_warp."""
-
-
-def strategy_interpolation(strategy: str, interpolation: InterpolationOptions) -> InterpolationOptions:
-    """How a strategy samples features: patch_warp takes 4x4 nodes and NCC if it is given a single node.
-
-    Intensities agree between views up to gain and offset only, which NCC takes out; a single node leaves
-    nothing to compare then.
-    """
-    if strategy != "patch_warp" or len(interpolation.offsets) > 1:
-        return interpolation
-    places = _STEP * (np.arange(4) - 1.5)
-    nodes = " ".join(f"{x:g},{y:g}" for y in places for x in places)
-    return replace(interpolation, nodes=nodes, ncc_normalize=True, l2_normalize=False)
 
 
 def adjust_bundle(

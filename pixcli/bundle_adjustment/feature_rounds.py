@@ -8,9 +8,7 @@ import numpy as np
 import pycolmap
 from numpy.typing import NDArray
 
-from pixcli.bundle_adjustment.changes import align
-from pixcli.bundle_adjustment.feature_costs import adjust_bundle, evaluation_problem, strategy_interpolation
-from pixcli.bundle_adjustment.feature_references import compute_references, extraction_around
+from pixcli.bundle_adjustment.feature_costs import adjust_bundle, evaluation_problem
 from pixcli.bundle_adjustment.guard import ImageCost, guard_features
 from pixcli.bundle_adjustment.model_covariance import FeatureResiduals
 from pixcli.bundle_adjustment.problem import BundleProblem, Constants
@@ -18,6 +16,7 @@ from pixcli.bundle_adjustment.solver import BundleSummary
 from pixcli.bundle_adjustment.texture import Gated, find_gated
 from pixcli.errors import UserError
 from pixcli.geometry.observations import Observations, project, read_observations
+from pixcli.geometry.similarity import align
 from pixcli.io.patch_store import Patches, writable
 from pixcli.io.references import References
 from pixcli.options import DenseFeaturesOptions, InterpolationOptions
@@ -27,6 +26,7 @@ from pixcli.options.bundle_adjustment import (
     FeaturemetricBundleAdjustmentOptions,
 )
 from pixcli.progress import Progress
+from pixcli.sampling.feature_references import compute_references, extraction_around, strategy_interpolation
 from pixcli.sampling.streaming import CACHE_OR, ImageFile
 
 log = logging.getLogger(__name__)

@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 from scipy.sparse import block_diag, csr_matrix
 
 from pixcli.bundle_adjustment.problem import Constants
-from pixcli.bundle_adjustment.view_warps import projection_derivatives
 from pixcli.errors import UserError
 from pixcli.geometry.observations import Observations, points_of, reprojection_errors
+from pixcli.geometry.projection import projection_derivatives
 from pixcli.options.bundle_adjustment import BundleAdjustmentOptions
 
 Float64 = NDArray[np.float64]

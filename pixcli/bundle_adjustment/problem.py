@@ -9,7 +9,6 @@ import pycolmap
 from numpy.typing import NDArray
 
 from pixcli import _core
-from pixcli.bundle_adjustment.feature_references import sampling_arguments
 from pixcli.bundle_adjustment.priors import PositionPriors, add_position_priors
 from pixcli.bundle_adjustment.solver import BundleSummary, Loss, ceres_loss, solve_problem
 from pixcli.ceres import colmap_costs, costs, pyceres
@@ -19,6 +18,7 @@ from pixcli.io.patch_store import Patches, mapped_file
 from pixcli.io.references import References
 from pixcli.options import InterpolationOptions
 from pixcli.options.bundle_adjustment import BundleAdjustmentCeresOptions, BundleAdjustmentOptions
+from pixcli.sampling.feature_references import sampling_arguments
 
 Array = NDArray[np.float64]
 

@@ -15,13 +15,13 @@ from pixcli.bundle_adjustment.completion import (
 )
 from pixcli.bundle_adjustment.geometric import FIRST_SCALES, adjust_geometrically, scales_down_to
 from pixcli.bundle_adjustment.problem import Constants
-from pixcli.geometry.linearisation import Views, linearise
 from pixcli.geometry.observations import Observations, points_of, project, read_observations
-from pixcli.keypoint_adjustment.alignment import Status
 from pixcli.options import DenseFeaturesOptions
 from pixcli.options.bundle_adjustment import BundleAdjustmentCeresOptions, BundleAdjustmentOptions
 from pixcli.progress import Progress
+from pixcli.sampling.status import Status
 from pixcli.sampling.streaming import Estimate, ImageFile
+from pixcli.surfaces.building import surfaces_of
 from pixcli.surfaces.measuring import (
     REFINE_SUPPORT,
     Shifts,
@@ -32,7 +32,6 @@ from pixcli.surfaces.measuring import (
 from pixcli.surfaces.plane_patches import estimate_surface_patches
 from pixcli.surfaces.planes import (
     Surfaces,
-    choose_references,
     normals_of,
     planes_from_normals,
     points_from_planes,
@@ -272,36 +271,6 @@ def _take_back(model: pycolmap.Reconstruction, added: Sequence[tuple[int, int]])
     for image_id, place in reversed(added):
         model.delete_observation(image_id, place)
         del model.images[image_id].points2D[place]
-
-
-def surfaces_of(
-    model: pycolmap.Reconstruction, observations: Observations, points: Float64, images: Sequence[ImageFile]
-) -> Surfaces:
-    """All observations as views of their points, which lie at `points` (p, 3).
-
-    Args:
-        images: the registered images, by ascending id.
-    """
-    index = {image_id: k for k, image_id in enumerate(sorted(model.reg_image_ids()))}
-    by_image = sorted(observations.by_image.items())
-    parts: list[Views] = []
-    for image_id, members in by_image:
-        image = model.images[image_id]
-        pose = image.cam_from_world().matrix()
-        of_members = points[observations.point_index[members]]
-        parts.append(linearise(image.camera, pose[:, :3], pose[:, 3], of_members))
-    ordered = np.concatenate(parts)
-    views = np.empty_like(ordered)
-    views[np.concatenate([members for _, members in by_image])] = ordered
-    image_of = np.array([index[image_id] for image_id in observations.image_ids.tolist()], np.int32)
-    return Surfaces(
-        views,
-        image_of,
-        np.array([image.size for image in images], np.float64),
-        choose_references(views, observations.ptr),
-        observations.ptr,
-        np.arange(len(views), dtype=np.int32),
-    )
 
 
 def _told(measured: _Measured) -> NDArray[np.uint8]:

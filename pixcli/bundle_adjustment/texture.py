@@ -6,11 +6,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pixcli import _core
-from pixcli.bundle_adjustment.feature_references import sampling_arguments
 from pixcli.geometry.observations import Observations
 from pixcli.io.patch_store import Patches, release
 from pixcli.io.references import References
 from pixcli.options import InterpolationOptions
+from pixcli.sampling.feature_references import sampling_arguments
 
 _FLAT = 1e-4  # of the length of a feature: what changes less within a pixel is flat
 _PART = 2048  # observations, whose features are in memory at a time

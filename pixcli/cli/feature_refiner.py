@@ -11,7 +11,6 @@ from pixcli.cli.terminal import print_table
 from pixcli.errors import UserError
 from pixcli.io.files import check_distinct, check_writable
 from pixcli.io.report import write_report
-from pixcli.keypoint_adjustment.alignment import Status
 from pixcli.keypoint_adjustment.refine import Refinement, refine_keypoints
 from pixcli.options import (
     CommonOptions,
@@ -21,6 +20,7 @@ from pixcli.options import (
 )
 from pixcli.progress import Progress
 from pixcli.reconstruction.hloc_import import refine_features
+from pixcli.sampling.status import Status
 
 log = logging.getLogger(__name__)
 

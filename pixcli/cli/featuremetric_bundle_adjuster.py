@@ -13,7 +13,6 @@ from pixcli.cli.terminal import print_table
 from pixcli.errors import UserError
 from pixcli.io.files import check_distinct, check_writable
 from pixcli.io.report import write_figure, write_report
-from pixcli.keypoint_adjustment.alignment import Status
 from pixcli.options import (
     BundleAdjustmentCeresOptions,
     BundleAdjustmentOptions,
@@ -24,6 +23,7 @@ from pixcli.options import (
     TrackOptions,
 )
 from pixcli.progress import Progress
+from pixcli.sampling.status import Status
 
 _MOST_CAMERAS = 10
 _MOST_NAMES = 5

@@ -5,7 +5,7 @@ import numpy.typing as npt
 import pycolmap
 
 from pixcli.evaluation.poses import aligned_errors
-from pixcli.synthetic.baseline import adjust_robustly
+from pixcli.evaluation.robust_adjustment import adjust_robustly
 
 Array = npt.NDArray[np.float64]
 

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from pixcli import _core
 from pixcli.io.database import MatchGraph
-from pixcli.keypoint_adjustment.alignment import AlignmentResult, Status
+from pixcli.keypoint_adjustment.alignment import AlignmentResult
 from pixcli.keypoint_adjustment.first_warps import (
     frames_of,
     searched_warps,
@@ -26,6 +26,7 @@ from pixcli.keypoint_adjustment.tracks import Tracks
 from pixcli.options import DenseFeaturesOptions, KeypointAdjustmentOptions
 from pixcli.progress import Progress
 from pixcli.sampling.sources import source_of
+from pixcli.sampling.status import Status
 from pixcli.sampling.streaming import Estimate, ImageFile
 
 MAX_JOBS = 100_000

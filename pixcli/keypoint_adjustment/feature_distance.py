@@ -17,11 +17,12 @@ from pixcli import _core
 from pixcli.errors import UserError
 from pixcli.io.database import MatchGraph
 from pixcli.io.patch_store import Patches
-from pixcli.keypoint_adjustment.alignment import AlignmentResult, Status
+from pixcli.keypoint_adjustment.alignment import AlignmentResult
 from pixcli.keypoint_adjustment.tracks import Tracks
 from pixcli.options import DenseFeaturesOptions, InterpolationOptions, KeypointAdjustmentOptions
 from pixcli.progress import Progress
 from pixcli.sampling.extraction import extraction_for
+from pixcli.sampling.status import Status
 from pixcli.sampling.streaming import Estimate
 
 

@@ -17,13 +17,14 @@ from pixcli.io.image_list import read_image_list
 from pixcli.io.refined_database import check_output_path, write_refined_database
 from pixcli.keypoint_adjustment.affine import AffineAlignment
 from pixcli.keypoint_adjustment.agreement import Agreement, measure_agreement
-from pixcli.keypoint_adjustment.alignment import AlignmentResult, Status
+from pixcli.keypoint_adjustment.alignment import AlignmentResult
 from pixcli.keypoint_adjustment.feature_distance import FeaturemetricAlignment
 from pixcli.keypoint_adjustment.tracks import Tracks, build_tracks
 from pixcli.keypoint_adjustment.verification import VerificationCounts, verify_pairs
 from pixcli.options import DenseFeaturesOptions, InterpolationOptions, KeypointAdjustmentOptions
 from pixcli.progress import PhaseStats, Progress
 from pixcli.sampling.extraction import image_files
+from pixcli.sampling.status import Status
 from pixcli.sampling.streaming import CACHE_OR, Estimate
 
 log = logging.getLogger(__name__)

@@ -10,11 +10,11 @@ from numpy.lib.recfunctions import structured_to_unstructured
 from pixcli import _core
 from pixcli.io.database import MatchGraph
 from pixcli.io.patch_store import PatchStore
-from pixcli.keypoint_adjustment.alignment import Status
 from pixcli.options import KeypointAdjustmentOptions
 from pixcli.progress import Progress, Update
 from pixcli.sampling.scale_space import Boxes, boxes_between
 from pixcli.sampling.sources import Source, Templates
+from pixcli.sampling.status import Status
 from pixcli.sampling.streaming import Estimate
 
 Float64 = npt.NDArray[np.float64]

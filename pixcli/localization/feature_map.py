@@ -9,14 +9,8 @@ import numpy as np
 import numpy.typing as npt
 import pycolmap
 
-from pixcli.bundle_adjustment.feature_costs import strategy_interpolation
-from pixcli.bundle_adjustment.feature_references import (
-    model_references,
-    read_model_references,
-    references_options,
-)
-from pixcli.bundle_adjustment.view_warps import derivatives_by_point, facing_warps
 from pixcli.errors import UserError
+from pixcli.geometry.projection import derivatives_by_point, facing_warps
 from pixcli.io.references import References, write_references
 from pixcli.localization.pixels import Pixels, read_pixels
 from pixcli.localization.pose import Sensor
@@ -24,6 +18,12 @@ from pixcli.options import DenseFeaturesOptions, InterpolationOptions
 from pixcli.options.localization import TargetReference
 from pixcli.progress import Progress
 from pixcli.sampling.extraction import Extraction
+from pixcli.sampling.feature_references import (
+    model_references,
+    read_model_references,
+    references_options,
+    strategy_interpolation,
+)
 from pixcli.sampling.map_patches import Extractor
 from pixcli.sampling.streaming import ImageFile
 

@@ -8,11 +8,11 @@ import numpy as np
 import numpy.typing as npt
 
 from pixcli import _core
-from pixcli.bundle_adjustment.feature_references import sampling_arguments
 from pixcli.io.references import References
 from pixcli.localization.first_pose import Matches
 from pixcli.options import InterpolationOptions, QueryKeypointAdjustmentOptions
 from pixcli.options.localization import TargetReference
+from pixcli.sampling.feature_references import sampling_arguments
 from pixcli.sampling.map_patches import Extractor
 
 Float64 = npt.NDArray[np.float64]

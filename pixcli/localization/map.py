@@ -12,12 +12,12 @@ import numpy as np
 import numpy.typing as npt
 import pycolmap
 
-from pixcli.bundle_adjustment.inputs import image_files
 from pixcli.errors import UserError
 from pixcli.io.references import rows_among
 from pixcli.io.surface_references import SurfaceReferences, read_surface_references
 from pixcli.options import DenseFeaturesOptions, KeypointAdjustmentOptions
 from pixcli.progress import Progress
+from pixcli.sampling.model_images import image_files
 from pixcli.sampling.sources import Source, source_of
 from pixcli.surfaces.appearance import make_surface_references
 from pixcli.surfaces.planes import determinant

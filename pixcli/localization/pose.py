@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import pycolmap
 
-from pixcli.bundle_adjustment.view_warps import derivatives_by_point
+from pixcli.geometry.projection import derivatives_by_point
 
 Float64 = npt.NDArray[np.float64]
 

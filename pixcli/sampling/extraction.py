@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pixcli.errors import UserError
-from pixcli.features.model import FeatureModel, model_identity
+from pixcli.features.model import FeatureModel
+from pixcli.features.registry import model_identity
 from pixcli.features.tiling import halo
 from pixcli.io.database import MatchGraph
 from pixcli.io.images import image_hash

@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pixcli.errors import UserError
-from pixcli.features.model import FeatureModel, Level, load_model
+from pixcli.features.model import FeatureModel, Level
+from pixcli.features.registry import load_model
 from pixcli.features.tiling import Region, aligned, alignment_of, halo, maps_of_regions, tiles
 from pixcli.io.images import fit_size, resize_image
 from pixcli.io.patch_store import Items, LevelLayout

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pixcli.errors import UserError
-from pixcli.features.model import load_model
+from pixcli.features.registry import load_model
 from pixcli.features.tiling import alignment_of, region_maps, tiles
 from pixcli.options import DenseFeaturesOptions
 from pixcli.sampling.map_patches import Extractor

@@ -13,7 +13,6 @@ import numpy as np
 import numpy.typing as npt
 import pycolmap
 
-from pixcli.bundle_adjustment.surface_rounds import surfaces_of
 from pixcli.geometry.linearisation import Views
 from pixcli.geometry.observations import points_of, read_observations
 from pixcli.io.surface_references import SurfaceReferences, Templates, write_surface_references
@@ -22,6 +21,7 @@ from pixcli.progress import Progress
 from pixcli.sampling.scale_space import Boxes
 from pixcli.sampling.sources import Source, source_of
 from pixcli.sampling.streaming import ImageFile
+from pixcli.surfaces.building import surfaces_of
 from pixcli.surfaces.measuring import SurfaceLimits, align_surfaces
 from pixcli.surfaces.plane_patches import Support
 from pixcli.surfaces.planes import Float64, Int32, Surfaces, normals_of

@@ -15,9 +15,9 @@ import numpy.typing as npt
 from numpy.lib.recfunctions import structured_to_unstructured
 
 from pixcli import _core
-from pixcli.keypoint_adjustment.alignment import Status
 from pixcli.options import DenseFeaturesOptions
 from pixcli.progress import Progress, Update
+from pixcli.sampling.status import Status
 from pixcli.sampling.streaming import ImageFile
 from pixcli.surfaces.plane_patches import Support, SurfacePatches, cut_surface_patches, surface_parts
 from pixcli.surfaces.planes import MAX_SLOPE, Float64, Int32, Int64, Surfaces

@@ -10,7 +10,6 @@ import numpy as np
 import pycolmap
 from common import Bench, arguments
 
-from pixcli.bundle_adjustment.feature_references import compute_references
 from pixcli.bundle_adjustment.problem import BundleProblem
 from pixcli.bundle_adjustment.solver import BundleSummary, Loss
 from pixcli.geometry.observations import Observations, project, read_observations
@@ -18,6 +17,7 @@ from pixcli.io.patch_store import Patches
 from pixcli.io.references import References
 from pixcli.options import InterpolationOptions
 from pixcli.options.bundle_adjustment import BundleAdjustmentCeresOptions, BundleAdjustmentOptions
+from pixcli.sampling.feature_references import compute_references
 
 FIXED_CAMERAS = BundleAdjustmentOptions(refine_focal_length=False, refine_extra_params=False)
 ITERATIONS = 5

@@ -11,7 +11,6 @@ import pycolmap
 from common import Bench, arguments
 from scipy.spatial import KDTree
 
-from pixcli.bundle_adjustment.feature_references import compute_references
 from pixcli.bundle_adjustment.problem import BundleProblem
 from pixcli.bundle_adjustment.solver import Loss
 from pixcli.geometry.observations import Observations, project, read_observations
@@ -19,6 +18,7 @@ from pixcli.io.patch_store import Patches
 from pixcli.options import InterpolationOptions
 from pixcli.options.bundle_adjustment import BundleAdjustmentCeresOptions, BundleAdjustmentOptions
 from pixcli.progress import peak_memory_mb
+from pixcli.sampling.feature_references import compute_references
 
 ITERATIONS = 10
 EDGE, CHANNELS = 8, 16

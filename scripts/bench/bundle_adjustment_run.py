@@ -20,11 +20,11 @@ import pycolmap
 from bundle_adjustment import simulate
 from common import Bench, arguments
 
-from pixcli.bundle_adjustment.feature_references import extraction_around
 from pixcli.geometry.observations import Observations, project, read_observations
 from pixcli.io.images import image_hash
 from pixcli.io.patch_store import open_store
 from pixcli.options import DenseFeaturesOptions
+from pixcli.sampling.feature_references import extraction_around
 from pixcli.sampling.streaming import ImageFile
 
 LIBRARIES = "import pixcli.cli.main, pixcli.cli.featuremetric_bundle_adjuster, pixcli.cli.terminal"

@@ -17,7 +17,7 @@ from common import Bench, arguments, best_time, time_ratio
 from numpy.typing import NDArray
 from PIL import Image
 
-from pixcli.features.model import load_model
+from pixcli.features.registry import load_model
 from pixcli.features.tiling import Region, alignment_of, maps_of_regions, region_maps, tiles
 from pixcli.options import DenseFeaturesOptions
 from pixcli.sampling.extraction import Extraction, ImageFile

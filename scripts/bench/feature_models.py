@@ -18,7 +18,7 @@ import pycolmap
 from common import CACHE, Bench, arguments, folder_from
 
 from pixcli.io.database import MatchGraph
-from pixcli.keypoint_adjustment.alignment import AlignmentResult, Status
+from pixcli.keypoint_adjustment.alignment import AlignmentResult
 from pixcli.keypoint_adjustment.refine import Plan, move_keypoints, plan_refinement
 from pixcli.options import (
     DenseFeaturesOptions,
@@ -29,6 +29,7 @@ from pixcli.options import (
 from pixcli.options.fields import build
 from pixcli.options.presets import read_preset
 from pixcli.progress import Progress
+from pixcli.sampling.status import Status
 from pixcli.synthetic.baseline import build_database
 from pixcli.synthetic.dataset import generate_dataset
 from pixcli.synthetic.evaluation import keypoint_errors

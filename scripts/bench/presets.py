@@ -12,8 +12,8 @@ import pycolmap
 from common import CACHE, Bench, arguments, folder_from
 from feature_models import WRONG, make_changing_light, matched_errors, refine
 
-from pixcli.keypoint_adjustment.alignment import Status
 from pixcli.options.presets import preset_names, read_preset
+from pixcli.sampling.status import Status
 from pixcli.synthetic.baseline import build_database
 
 

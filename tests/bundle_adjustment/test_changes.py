@@ -4,7 +4,8 @@ import numpy as np
 import pycolmap
 import pytest
 
-from pixcli.bundle_adjustment.changes import align, baseline, changes_between, focal_changes
+from pixcli.bundle_adjustment.changes import baseline, changes_between, focal_changes
+from pixcli.geometry.similarity import align
 
 
 def moved(model: pycolmap.Reconstruction, frame_id: int, degrees: float, distance: float) -> None:

@@ -5,7 +5,6 @@ import pycolmap
 import pytest
 
 from pixcli.bundle_adjustment.feature_costs import adjust_bundle, compute_cost_maps
-from pixcli.bundle_adjustment.feature_references import compute_references, extraction_around
 from pixcli.bundle_adjustment.problem import BundleProblem, Constants
 from pixcli.bundle_adjustment.solver import Loss
 from pixcli.errors import UserError
@@ -16,6 +15,7 @@ from pixcli.options.bundle_adjustment import (
     BundleAdjustmentOptions,
     FeaturemetricBundleAdjustmentOptions,
 )
+from pixcli.sampling.feature_references import compute_references, extraction_around
 from pixcli.sampling.streaming import ImageFile
 
 PLAIN = InterpolationOptions(l2_normalize=False)

@@ -5,10 +5,10 @@ import pytest
 
 from pixcli import _core
 from pixcli.bundle_adjustment.feature_costs import compute_cost_maps
-from pixcli.bundle_adjustment.feature_references import compute_references
 from pixcli.geometry.observations import Observations, project, read_observations
 from pixcli.io.patch_store import Patches
 from pixcli.options import InterpolationOptions
+from pixcli.sampling.feature_references import compute_references
 
 PLAIN = InterpolationOptions(l2_normalize=False)
 EDGE = 8

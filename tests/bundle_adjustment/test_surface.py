@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from pixcli.bundle_adjustment.completion import COMPLETION_LIMITS, COMPLETION_SUPPORT, find_candidates
-from pixcli.keypoint_adjustment.alignment import Status
 from pixcli.options import DenseFeaturesOptions
 from pixcli.progress import Progress
+from pixcli.sampling.status import Status
 from pixcli.surfaces import plane_patches as surface_patches
 from pixcli.surfaces.measuring import (
     SUPPORTS,

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from pixcli.keypoint_adjustment.alignment import Status
 from pixcli.options import DenseFeaturesOptions
 from pixcli.progress import Progress
+from pixcli.sampling.status import Status
 from pixcli.surfaces.measuring import SUPPORTS, SurfaceLimits, align_surfaces
 from pixcli.surfaces.planes import normals_of, points_from_planes
 

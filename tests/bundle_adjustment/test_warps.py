@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from pixcli.bundle_adjustment.feature_costs import adjust_bundle, strategy_interpolation
+from pixcli.bundle_adjustment.feature_costs import adjust_bundle
 from pixcli.bundle_adjustment.problem import BundleProblem, Constants
 from pixcli.bundle_adjustment.solver import Loss
 from pixcli.bundle_adjustment.view_warps import frontal_warps, reference_rows
@@ -15,6 +15,7 @@ from pixcli.options.bundle_adjustment import (
     BundleAdjustmentOptions,
     FeaturemetricBundleAdjustmentOptions,
 )
+from pixcli.sampling.feature_references import strategy_interpolation
 
 CAMERAS = [
     ("OPENCV", [1280, 1270, 512, 384, 0.05, -0.01, 1e-3, -1e-3]),

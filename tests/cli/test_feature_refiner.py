@@ -14,7 +14,7 @@ import pytest
 
 from pixcli.io.covariance import read_covariances
 from pixcli.io.database import MatchGraph, read_match_graph
-from pixcli.keypoint_adjustment.alignment import Status
+from pixcli.sampling.status import Status
 from pixcli.synthetic.evaluation import keypoint_errors
 
 

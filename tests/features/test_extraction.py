@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from pixcli.errors import UserError
-from pixcli.features.model import FeatureModel, load_model
+from pixcli.features.model import FeatureModel
+from pixcli.features.registry import load_model
 from pixcli.io.images import read_image
 from pixcli.options import DenseFeaturesOptions
 from pixcli.progress import Progress

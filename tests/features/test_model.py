@@ -8,8 +8,9 @@ import pytest
 from numpy.typing import NDArray
 
 from pixcli.errors import UserError
-from pixcli.features import model as model_module
-from pixcli.features.model import FeatureModel, Level, load_model, model_identity
+from pixcli.features import registry
+from pixcli.features.model import FeatureModel, Level
+from pixcli.features.registry import load_model, model_identity
 from pixcli.options import DenseFeaturesOptions
 
 USER_MODEL = """
@@ -108,13 +109,11 @@ class Installed(FeatureModel):
 
 def test_installed_models(monkeypatch: pytest.MonkeyPatch) -> None:
     points = [
-        EntryPoint("installed", f"{__name__}:Installed", model_module.ENTRY_POINTS),
-        EntryPoint("function", "json:dumps", model_module.ENTRY_POINTS),
-        EntryPoint("broken", "nothing_of_the_kind:Model", model_module.ENTRY_POINTS),
+        EntryPoint("installed", f"{__name__}:Installed", registry.ENTRY_POINTS),
+        EntryPoint("function", "json:dumps", registry.ENTRY_POINTS),
+        EntryPoint("broken", "nothing_of_the_kind:Model", registry.ENTRY_POINTS),
     ]
-    monkeypatch.setattr(
-        model_module, "entry_points", lambda group: points if group == "pixcli.features" else []
-    )
+    monkeypatch.setattr(registry, "entry_points", lambda group: points if group == "pixcli.features" else [])
     assert type(load_model(DenseFeaturesOptions(model="installed"))).__name__ == "Installed"
     with pytest.raises(UserError, match="a model is a class derived from"):
         load_model(DenseFeaturesOptions(model="function"))

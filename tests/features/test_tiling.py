@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 from pixcli.errors import UserError
 from pixcli.features.dsift import DenseSiftModel
 from pixcli.features.image import ImageModel
-from pixcli.features.model import FeatureModel, Level, load_model
+from pixcli.features.model import FeatureModel, Level
+from pixcli.features.registry import load_model
 from pixcli.features.tiling import Region, aligned, alignment_of, maps_of_regions, region_maps, tiles
 from pixcli.options import DenseFeaturesOptions
 

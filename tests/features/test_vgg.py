@@ -5,7 +5,7 @@ import pytest
 from numpy.lib.stride_tricks import sliding_window_view
 
 from pixcli.errors import UserError
-from pixcli.features.model import load_model
+from pixcli.features.registry import load_model
 from pixcli.options import DenseFeaturesOptions
 from pixcli.sampling.model_check import check_model
 

@@ -11,11 +11,11 @@ from scipy.ndimage import gaussian_filter, map_coordinates
 from pixcli.io.database import ImageRecord, MatchGraph, read_match_graph
 from pixcli.keypoint_adjustment import supports
 from pixcli.keypoint_adjustment.affine import AffineAlignment
-from pixcli.keypoint_adjustment.alignment import Status
 from pixcli.keypoint_adjustment.tracks import build_tracks
 from pixcli.options import DenseFeaturesOptions, KeypointAdjustmentOptions
 from pixcli.progress import Progress
 from pixcli.sampling.extraction import image_files
+from pixcli.sampling.status import Status
 from pixcli.synthetic.evaluation import keypoint_errors
 
 WIDTH, HEIGHT = 320, 240

@@ -11,12 +11,12 @@ from scipy.ndimage import gaussian_filter, map_coordinates
 from pixcli.errors import UserError
 from pixcli.io.database import ImageRecord, MatchGraph
 from pixcli.keypoint_adjustment.affine import AffineAlignment
-from pixcli.keypoint_adjustment.alignment import Status
 from pixcli.keypoint_adjustment.tracks import build_tracks
 from pixcli.options import DenseFeaturesOptions, KeypointAdjustmentOptions
 from pixcli.progress import Progress
 from pixcli.sampling import feature_boxes as boxes
 from pixcli.sampling.extraction import image_files
+from pixcli.sampling.status import Status
 
 WIDTH, HEIGHT = 320, 240
 OFFSET = np.array([6.2, 9.6])

@@ -10,8 +10,8 @@ import pytest
 from scipy.ndimage import gaussian_filter
 
 from pixcli.errors import UserError
-from pixcli.keypoint_adjustment.alignment import Status
 from pixcli.options.interpolation import InterpolationOptions
+from pixcli.sampling.status import Status
 
 
 def test_keypoints_end_near_the_truth(feature_tracks):

@@ -8,7 +8,7 @@ from scipy.ndimage import zoom as zoom_image
 
 from pixcli import _core
 from pixcli.ceres import costs, pyceres
-from pixcli.keypoint_adjustment.alignment import Status
+from pixcli.sampling.status import Status
 
 LOSSES = {
     "trivial": lambda a: pyceres.TrivialLoss(),

@@ -8,8 +8,9 @@ import pycolmap
 import pytest
 
 from pixcli.errors import UserError
+from pixcli.evaluation.robust_adjustment import adjust_robustly
 from pixcli.io.database import read_match_graph
-from pixcli.synthetic.baseline import adjust_robustly, map_database
+from pixcli.synthetic.baseline import map_database
 from pixcli.synthetic.evaluation import center_errors, keypoint_errors, surface_errors
 
 

@@ -227,3 +227,19 @@ def read_model_references(
                     f"{image_id} at keypoint {keypoint}, and this model does not; make them again"
                 )
     return levels
+
+
+_STEP = 2.0
+
+
+def strategy_interpolation(strategy: str, interpolation: InterpolationOptions) -> InterpolationOptions:
+    """How a strategy samples features: patch_warp takes 4x4 nodes and NCC if it is given a single node.
+
+    Intensities agree between views up to gain and offset only, which NCC takes out; a single node leaves
+    nothing to compare then.
+    """
+    if strategy != "patch_warp" or len(interpolation.offsets) > 1:
+        return interpolation
+    places = _STEP * (np.arange(4) - 1.5)
+    nodes = " ".join(f"{x:g},{y:g}" for y in places for x in places)
+    return replace(interpolation, nodes=nodes, ncc_normalize=True, l2_normalize=False)
