@@ -29,7 +29,7 @@ from pixcli.options import (
     QueryBundleAdjustmentOptions,
     QueryKeypointAdjustmentOptions,
 )
-from pixcli.options.fields import OptionGroup
+from pixcli.options.fields import OptionGroup, result_options
 from pixcli.progress import PhaseStats, Progress
 
 log = logging.getLogger(__name__)
@@ -203,16 +203,13 @@ def _made_with(
     groups: Iterable[OptionGroup], files: QueryFiles, *others: Path | int | None
 ) -> dict[str, Any]:
     """Everything that decides what is localized: options, and which files in which state."""
-    options = {group.group: asdict(group) for group in groups}
-    for name in ("overwrite", "prepend_camera_name", "num_threads"):  # do not change the poses
-        del options["Localization"][name]
     paths = [path for path in (*asdict(files).values(), *others) if isinstance(path, Path)]
     inputs = sorted({file for path in paths for file in (path, *path.glob("*.bin"), *path.glob("*.txt"))})
     states = [
         [str(file), (stat := file.stat()).st_size, stat.st_mtime_ns] for file in inputs if file.is_file()
     ]
     return {
-        "options": options,
+        "options": result_options(*groups),
         "paths": [str(path) for path in paths],
         "files": states,
         "others": [other for other in others if isinstance(other, int)],

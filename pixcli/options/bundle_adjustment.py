@@ -82,6 +82,7 @@ class FeaturemetricBundleAdjustmentOptions(OptionGroup):
         False,
         "Replace a model that is in the output folder, or the input itself; and allow to update the database "
         "in place.",
+        affects_result=False,
     )
     output_type: Literal["bin", "txt"] = option(
         "bin", "Whether the model is written as binary or as text files.", short="output_type"

@@ -9,7 +9,7 @@ flattened with the prefixes of COLMAP's command line. `applied(group, object)` c
 """
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from functools import reduce
 from pathlib import Path
@@ -31,12 +31,17 @@ _LEFT_OUT = re.compile(
 
 
 def mirrors(
-    source: Callable[[], Any], prefixes: Mapping[str, str] | None = None, **defaults: Value
+    source: Callable[[], Any],
+    prefixes: Mapping[str, str] | None = None,
+    *,
+    neutral: Collection[str] = ("num_threads", "gpu_index"),
+    **defaults: Value,
 ) -> Callable[[type[Group]], type[Group]]:
     """Gives a group the options of a pycolmap object.
 
     Args:
         prefixes: of the nested objects that take part, by their path ("mapper.global_positioning").
+        neutral: options that change no result.
         defaults: where pixcli's differ.
     """
 
@@ -49,7 +54,13 @@ def mirrors(
             paths[name] = path
             plain = _plain(value)
             annotations[name] = _choices(value) if _is_choice(value) else type(plain)
-            setattr(cls, name, option(defaults.get(name, plain), help or f"COLMAP's {name}."))
+            setattr(
+                cls,
+                name,
+                option(
+                    defaults.get(name, plain), help or f"COLMAP's {name}.", affects_result=name not in neutral
+                ),
+            )
         cls.__annotations__ = {**annotations, **cls.__annotations__}
         cls._pycolmap_paths = paths  # type: ignore[attr-defined]
         cls._pycolmap_source = staticmethod(source)  # type: ignore[attr-defined]
@@ -203,7 +214,13 @@ class VocabTreeMatchingOptions(OptionGroup):
     group = "VocabTreeMatching"
 
 
-@mirrors(pycolmap.IncrementalPipelineOptions, {"mapper": "", "triangulation": "tri_"}, num_threads=1)
+# Two runs of a mapper with several threads differ.
+@mirrors(
+    pycolmap.IncrementalPipelineOptions,
+    {"mapper": "", "triangulation": "tri_"},
+    neutral=(),
+    num_threads=1,
+)
 class MapperOptions(OptionGroup):
     """Incremental mapping, with COLMAP's names and defaults, but one thread: with more, two runs differ."""
 
@@ -219,6 +236,7 @@ class MapperOptions(OptionGroup):
         "mapper.bundle_adjustment": "ba_",
         "mapper.retriangulation": "tri_",
     },
+    neutral=(),
     num_threads=1,
 )
 class GlobalMapperOptions(OptionGroup):

@@ -49,21 +49,28 @@ class DenseFeaturesOptions(OptionGroup):
         "conv1_2,conv3_3,conv5_3", "vgg16: layers whose activations are levels, from the first on."
     )
     device: Literal["auto", "cpu", "cuda"] = option(
-        "auto", "Where a network in torch runs; auto: on a GPU if there is one, and its memory suffices."
+        "auto",
+        "Where a network in torch runs; auto: on a GPU if there is one, and its memory suffices.",
+        affects_result=False,
     )
-    gpu_index: int = option(-1, "Which GPU; -1: the first.", minimum=-1)
+    gpu_index: int = option(-1, "Which GPU; -1: the first.", minimum=-1, affects_result=False)
     precision: Literal["auto", "float"] = option(
         "auto",
         "In which a network in torch is computed; auto: half on a GPU, bfloat16 on a CPU made for it, if the "
         "features then differ by at most 2 % of their deviation.",
     )
     num_threads: int = option(
-        -1, "Threads of the extraction, and of what measures in the images; -1: all cores.", minimum=-1
+        -1,
+        "Threads of the extraction, and of what measures in the images; -1: all cores.",
+        minimum=-1,
+        affects_result=False,
     )
     max_edge: int = option(1600, "Longest side over which images are scaled down, in pixels.", minimum=16)
     resize: Literal["lanczos", "bicubic", "bilinear", "area"] = option("lanczos", "How they are scaled down.")
     fast_image_load: bool = option(False, "Let the JPEG decoder scale down: faster, less exact.")
-    tile_size: int = option(1024, "Longest side of what is computed at a time, in pixels.", minimum=64)
+    tile_size: int = option(
+        1024, "Longest side of what is computed at a time, in pixels.", minimum=64, affects_result=False
+    )
     pyramid_scales: str = option(
         "1.0", "Scales of the image at which features are computed, finest first.", parse=_parse_scales
     )
@@ -78,9 +85,13 @@ class DenseFeaturesOptions(OptionGroup):
         "patch and channel; auto: int4 for compact, half for others. Grey images of the affine and surface "
         "strategies are always kept in bytes.",
     )
-    use_cache: bool = option(False, "Keep the features in a file that later runs use again.")
-    cache_path: str = option("", "That file; needed with use_cache.")
-    overwrite_cache: bool = option(False, "Replace a cache that was made from other options or images.")
+    use_cache: bool = option(
+        False, "Keep the features in a file that later runs use again.", affects_result=False
+    )
+    cache_path: str = option("", "That file; needed with use_cache.", affects_result=False)
+    overwrite_cache: bool = option(
+        False, "Replace a cache that was made from other options or images.", affects_result=False
+    )
     color: bool = option(False, "image: RGB instead of grey.")
     spatial_bin_size: int = option(4, "dsift: side of one of the 4x4 bins, in pixels.", minimum=1, maximum=64)
     rootsift: bool = option(True, "dsift: square root of the L1-normalized descriptor.")

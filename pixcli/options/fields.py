@@ -33,6 +33,7 @@ def option(
     maximum: float | None = None,
     parse: Callable[[str], object] | None = None,
     short: str = "",
+    affects_result: bool = True,
 ) -> Any:
     """A dataclass field that is an option. Choices are declared by annotating the field with a Literal.
 
@@ -40,8 +41,17 @@ def option(
         minimum, maximum: the range of a number, both ends included.
         parse: reads a text that holds a list; raises ValueError on a bad one, which fails the check.
         short: a second name on the command line, without the group.
+        affects_result: False where the value only says how fast a result is made or where it is kept: caches,
+            journals and steps made with another value stay valid.
     """
-    metadata = {"help": help, "minimum": minimum, "maximum": maximum, "parse": parse, "short": short}
+    metadata = {
+        "help": help,
+        "minimum": minimum,
+        "maximum": maximum,
+        "parse": parse,
+        "short": short,
+        "affects_result": affects_result,
+    }
     return dataclasses.field(default=default, metadata=metadata)
 
 
@@ -60,6 +70,7 @@ class Field:
     maximum: float | None
     parse_list: Callable[[str], object] | None
     short: str
+    affects_result: bool
 
     @property
     def expected(self) -> str:
@@ -147,9 +158,20 @@ def fields(group: type[OptionGroup]) -> tuple[Field, ...]:
                 maximum=declared.metadata["maximum"],
                 parse_list=declared.metadata["parse"],
                 short=declared.metadata["short"],
+                affects_result=declared.metadata["affects_result"],
             )
         )
     return tuple(result)
+
+
+def result_options(*groups: OptionGroup) -> dict[str, Value]:
+    """The values, by key, that decide a result: what caches, journals and steps remember."""
+    return {
+        field.key: getattr(group, field.name)
+        for group in groups
+        for field in fields(type(group))
+        if field.affects_result
+    }
 
 
 def build(group: type[Group], values: Mapping[str, Value]) -> Group:

@@ -46,7 +46,7 @@ class KeypointAdjustmentOptions(OptionGroup):
         "Undo all if matches of moved keypoints fit the epipolar geometry of their images worse than before.",
     )
     reverify: bool = option(True, "Estimate the two-view geometries again after keypoints have moved.")
-    num_threads: int = option(-1, "Threads; -1: all cores.", minimum=-1)
+    num_threads: int = option(-1, "Threads; -1: all cores.", minimum=-1, affects_result=False)
 
     warp: Literal["translation", "affine"] = option(
         "affine",

@@ -47,9 +47,12 @@ class LocalizationOptions(OptionGroup):
         False,
         "Files of hloc: results name a query by its folder and file, as benchmark servers want it for rigs.",
         short="prepend_camera_name",
+        affects_result=False,
     )
-    overwrite: bool = option(False, "Replace what is at the output path.")
-    num_threads: int = option(-1, "Queries localized at a time; -1: one on each core.", minimum=-1)
+    overwrite: bool = option(False, "Replace what is at the output path.", affects_result=False)
+    num_threads: int = option(
+        -1, "Queries localized at a time; -1: one on each core.", minimum=-1, affects_result=False
+    )
 
 
 @dataclass(frozen=True)

@@ -46,7 +46,9 @@ class ReconstructionOptions(OptionGroup):
     skip_images_without_pose: bool = option(
         False, "triangulator: go on without images that the reference model has no pose of."
     )
-    overwrite: bool = option(False, "Replace the run on other input that is in the output folder.")
+    overwrite: bool = option(
+        False, "Replace the run on other input that is in the output folder.", affects_result=False
+    )
     report_pictures: bool = option(True, "Draw the pictures of the report.")
 
 

@@ -70,4 +70,4 @@ class SyntheticOptions(OptionGroup):
     surface_spacing: float = option(
         0.015, "Distance between the points of the surface sample, in metres.", minimum=0.001
     )
-    num_threads: int = option(-1, "Threads that render; -1: all cores.", minimum=-1)
+    num_threads: int = option(-1, "Threads that render; -1: all cores.", minimum=-1, affects_result=False)

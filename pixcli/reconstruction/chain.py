@@ -7,13 +7,10 @@ from typing import Any
 
 from pixcli.errors import UserError
 from pixcli.options import ChainOptions, DenseFeaturesOptions
-from pixcli.options.fields import OptionGroup, fields
+from pixcli.options.fields import OptionGroup, result_options
 from pixcli.progress import Progress
 from pixcli.reconstruction.isolation import isolated
 from pixcli.reconstruction.steps import Steps, digest
-
-# Where features are kept and how many threads there are changes no result, but for the threads of mapping.
-_WITHOUT_EFFECT = {"num_threads", "use_cache", "cache_path", "overwrite_cache", "gpu_index", "apply"}
 
 
 @dataclass(frozen=True)
@@ -64,7 +61,7 @@ class Chain:
         work: Callable[[bool], Mapping[str, Any]],
         **inputs: Any,
     ) -> None:
-        inputs = {**inputs, "options": options_of(groups), "after": self.before}
+        inputs = {**inputs, "options": result_options(*groups), "after": self.before}
         figures, new = self.steps.run(name, inputs, outputs, work)
         self.figures[name] = figures
         self.done += [name] if new else []
@@ -87,13 +84,3 @@ class Chain:
     def phases(self) -> Progress:
         """For the phases of one step: those of others may be called the same."""
         return type(self.progress)()
-
-
-def options_of(groups: Iterable[OptionGroup]) -> dict[str, Any]:
-    """The values of groups that can change a result, by key."""
-    return {
-        option.key: getattr(group, option.name)
-        for group in groups
-        for option in fields(type(group))
-        if option.name not in _WITHOUT_EFFECT or option.key.endswith("apper.num_threads")
-    }

@@ -18,12 +18,11 @@ from pixcli.io.database import MatchGraph
 from pixcli.io.images import image_hash
 from pixcli.io.patch_store import Contents, Items, Patches, PatchStore
 from pixcli.options import DenseFeaturesOptions, InterpolationOptions
+from pixcli.options.fields import fields
 from pixcli.progress import Progress
 from pixcli.sampling.map_patches import Extractor
 from pixcli.sampling.streaming import Estimate, ImageFile, ImageItems
 
-# Options that say how fast features are computed and where they are kept, but do not change their values.
-_NEUTRAL = {"num_threads", "device", "gpu_index", "tile_size", "use_cache", "cache_path", "overwrite_cache"}
 # Options that say how much of the features is kept, and in which precision.
 _KEEPING = {"sparse", "patch_size", "dtype"}
 # Options of the built-in models: they count where the model in use knows them.
@@ -188,10 +187,11 @@ class Extraction:
 
 def identity_of(model: FeatureModel, options: DenseFeaturesOptions) -> dict[str, Any]:
     """The model, its options and the scaling: what decides features at a position, ready for JSON."""
-    skipped = _NEUTRAL | _OF_MODELS | _KEEPING | {"model_path"}
+    neutral = {field.name for field in fields(DenseFeaturesOptions) if not field.affects_result}
+    skipped = neutral | _OF_MODELS | _KEEPING | {"model_path"}
     values = {key: value for key, value in asdict(options).items() if key not in skipped}
     values["model"] = model_identity(options)
-    values |= {key: value for key, value in model.options.items() if key not in _NEUTRAL}
+    values |= {key: value for key, value in model.options.items() if key not in neutral}
     if path := values.pop("weights_path", ""):
         values["weights"] = image_hash(Path(path))  # of the file's bytes, wherever it lies
     return values

@@ -6,12 +6,13 @@ import pytest
 from pixcli.errors import UserError
 from pixcli.options import (
     GROUPS,
+    BundleAdjustmentCeresOptions,
     DenseFeaturesOptions,
     InterpolationOptions,
     KeypointAdjustmentOptions,
     all_fields,
 )
-from pixcli.options.fields import OptionGroup, build, fields, option
+from pixcli.options.fields import OptionGroup, build, fields, option, result_options
 
 
 def _parse_even(text: str) -> int:
@@ -139,3 +140,12 @@ def test_lists_in_texts():
 def test_bad_lists_are_refused(group, values):
     with pytest.raises(UserError, match=next(iter(values))):
         group(**values)
+
+
+def test_only_options_that_affect_the_result_are_remembered() -> None:
+    few, many = DenseFeaturesOptions(num_threads=1), DenseFeaturesOptions(num_threads=8, cache_path="c.h5")
+    assert result_options(few) == result_options(many)
+    assert result_options(few) != result_options(DenseFeaturesOptions(max_edge=800))
+    # Ceres adds up as its threads end: the last digits of two runs differ.
+    ceres = BundleAdjustmentCeresOptions(num_threads=4)
+    assert result_options(ceres) != result_options(BundleAdjustmentCeresOptions())
