@@ -1,4 +1,5 @@
-// What happened to a keypoint: the same values as pixcli.keypoint_adjustment.alignment.Status, which explains them.
+// What happened to a keypoint: the same values as pixcli.keypoint_adjustment.alignment.Status, which explains
+// them.
 #pragma once
 
 #include <cstdint>
