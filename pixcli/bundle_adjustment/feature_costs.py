@@ -94,7 +94,7 @@ def _add_costs(
 ) -> None:
     """Adds what the strategy minimises on a level of features; reprojection errors if there is none."""
     loss = Loss(options.loss, options.loss_scale)
-    geometric_loss = Loss(ceres.loss_function_type, ceres.loss_function_scale)
+    geometric_loss = Loss("trivial", 1.0)
     if level is None:
         problem.add_reprojections(observations.xy, geometric_loss)
         return

@@ -55,7 +55,7 @@ def feature_refiner(
         {"--database_path": database_path or features_path},
         {
             "--output_path": output_path,
-            "--DenseFeatures.cache_path": Path(features.cache_path) if features.use_cache else None,
+            "--DenseFeatures.cache_path": Path(features.cache_path) if features.cache_path else None,
             "--covariance_path": covariance_path,
             "--report_path": report_path,
         },

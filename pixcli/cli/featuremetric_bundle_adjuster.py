@@ -77,7 +77,7 @@ def featuremetric_bundle_adjuster(
         {
             "--output_path": output_path,
             "--output_database_path": output_database_path,
-            "--DenseFeatures.cache_path": Path(features.cache_path) if features.use_cache else None,
+            "--DenseFeatures.cache_path": Path(features.cache_path) if features.cache_path else None,
             "--references_path": references_path,
             "--write_normals_path": write_normals_path,
             "--covariance_path": covariance_path,

@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any, get_type_hints
 
 import click
+from click.formatting import wrap_text
 
 from pixcli.cli.log import configure_logging
 from pixcli.errors import UserError
@@ -39,6 +40,9 @@ Values = Mapping[str, Value]
 """The type of a parameter that gets everything that is set, by key."""
 
 
+ALL_OPTIONS = object()
+"""As the object of a context, has the help show advanced options too."""
+
 _METAVARS = {bool: "{0, 1}", int: "INTEGER", float: "NUMBER", str: "TEXT"}
 
 
@@ -53,9 +57,10 @@ class _Option(click.Option):
             [*(f"--{name}" for name in (field.key, field.short) if name), field.key.replace(".", "__")],
             type=field.parse,
             metavar=metavar,
-            help=f"{field.help} [{note}]" if note else field.help,
+            help=f"{field.description} [{note}]" if note else field.description,
         )
         self.section = section
+        self.field = field
 
 
 class _Command(click.Command):
@@ -63,13 +68,25 @@ class _Command(click.Command):
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         sections: dict[str, list[tuple[str, str]]] = {}
+        left_out = 0
         for param in self.get_params(ctx):
-            record = param.get_help_record(ctx)
-            if record is not None:
+            if ctx.obj is not ALL_OPTIONS and isinstance(param, _Option) and param.field.advanced:
+                left_out += 1
+            elif (record := param.get_help_record(ctx)) is not None:
                 sections.setdefault(getattr(param, "section", "Common"), []).append(record)
         for section, records in sections.items():
             with formatter.section(section):
-                formatter.write_dl(records, col_max=0)
+                for names, text in records:
+                    _write_entry(formatter, names, text)
+        if left_out:
+            formatter.write_paragraph()
+            formatter.write_text(f"{left_out} advanced options: pixcli help {self.name} --all")
+
+
+def _write_entry(formatter: click.HelpFormatter, names: str, text: str) -> None:
+    """An option and its text, which begins in the same line: click's two columns take twice as many."""
+    indent = " " * formatter.current_indent
+    formatter.write(wrap_text(f"{names}  {text}", formatter.width, indent, f"{indent}    ") + "\n")
 
 
 def command(function: Callable[..., None]) -> click.Command:
@@ -84,6 +101,7 @@ def command(function: Callable[..., None]) -> click.Command:
         common = build(CommonOptions, values)
         configure_logging(common)
         _log_sources(command_line, ini, from_preset, project_path, preset)
+        _warn_of_unused(parameters, command_line, ini, values)
         function(**{name: _argument(name, kind, values, common) for name, kind in parameters.items()})
 
     return _Command(
@@ -93,6 +111,17 @@ def command(function: Callable[..., None]) -> click.Command:
         help=inspect.getdoc(function),
         context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
     )
+
+
+def _warn_of_unused(parameters: Mapping[str, Any], command_line: Values, ini: Values, values: Values) -> None:
+    """Names what the user set although the chosen strategies ignore it; project files hold all defaults."""
+    groups = {group for kind in parameters.values() for group in _groups(kind)}
+    known = [field for group in groups for field in fields(group)]
+    all_values = {field.key: values.get(field.key, field.default) for field in known}
+    for field in sorted(known, key=lambda field: field.key):
+        given = field.key in command_line or ini.get(field.key, field.default) != field.default
+        if given and (reason := field.unused(all_values)):
+            log.warning("%s", reason)
 
 
 def _options(parameters: Mapping[str, Any]) -> list[click.Parameter]:

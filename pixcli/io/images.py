@@ -40,13 +40,12 @@ def read_image(
     expected_size: tuple[int, int] | None = None,
     max_edge: int = 0,
     resize: ResizeFilter = "lanczos",
-    fast: bool = False,
 ) -> NDArray[np.float32]:
     """Decodes an image to float32 in 0..255: (H, W) luma with weights .299 .587 .114, or (H, W, 3) RGB.
 
     16-bit images are scaled to 0..255 without rounding. `expected_size` is the (width, height) that the
     camera has in the database; another size is a UserError. With `max_edge` > 0 a longer image is reduced to
-    it; `fast` then lets the JPEG decoder itself take off powers of two (quicker, slightly less sharp).
+    it.
     """
     try:
         with Image.open(path) as file:
@@ -54,12 +53,7 @@ def read_image(
             if expected_size is not None and size != tuple(expected_size):
                 raise _wrong_size(path, size, expected_size)
             target = fit_size(size, max_edge)
-            # Twice the target leaves the filter something to work on. The decoder rounds reduced sizes up: a
-            # draft's box is where the edges of the image lie in it.
-            twice = (2 * target[0], 2 * target[1])
-            draft = file.draft("RGB" if color else "L", twice) if fast and target != size else None
-            box = draft[1] if draft else (0.0, 0.0, float(size[0]), float(size[1]))
-            bands = [_resized(band, target, box, resize) for band in _bands(file, color)]
+            bands = [_resized(band, target, resize) for band in _bands(file, color)]
             return np.stack(bands, axis=-1) if color else bands[0]
     except (UserError, MemoryError):
         raise
@@ -90,8 +84,7 @@ def resize_image(
         return image
     if image.ndim == 3:
         return np.stack([resize_image(image[..., c], size, resize) for c in range(image.shape[2])], axis=-1)
-    box = (0.0, 0.0, float(image.shape[1]), float(image.shape[0]))
-    return _resized(Image.fromarray(image), size, box, resize)
+    return _resized(Image.fromarray(image), size, resize)
 
 
 def check_image(path: Path) -> None:
@@ -130,12 +123,10 @@ def _bands(image: Image.Image, color: bool) -> list[Image.Image]:
     return [grey, grey, grey] if color else [grey]
 
 
-def _resized(
-    band: Image.Image, size: tuple[int, int], box: tuple[float, float, float, float], resize: ResizeFilter
-) -> NDArray[np.float32]:
-    if (float(size[0]), float(size[1])) == box[2:]:
-        return np.array(band, dtype=np.float32)
-    return np.array(band.resize(size, _FILTERS[resize], box=box), dtype=np.float32)
+def _resized(band: Image.Image, size: tuple[int, int], resize: ResizeFilter) -> NDArray[np.float32]:
+    if size != band.size:
+        band = band.resize(size, _FILTERS[resize])
+    return np.array(band, dtype=np.float32)
 
 
 def _unreadable(path: Path, error: Exception) -> UserError:

@@ -82,7 +82,6 @@ class FeatureMap:
             color=self.extractor.model.color,
             max_edge=options.max_edge,
             resize=options.resize,
-            fast=options.fast_image_load,
         )
 
 

@@ -22,7 +22,6 @@ def read_pixels(
     color: bool = False,
     max_edge: int = 0,
     resize: ResizeFilter = "lanczos",
-    fast: bool = False,
 ) -> npt.NDArray[np.float32]:
     """(h, w) luma or (h, w, 3) RGB in 0..255, see read_image; arrays are not reduced to max_edge.
 
@@ -31,9 +30,7 @@ def read_pixels(
     """
     size = (camera.width, camera.height)
     if isinstance(image, (str, Path)):
-        return read_image(
-            Path(image), color=color, expected_size=size, max_edge=max_edge, resize=resize, fast=fast
-        )
+        return read_image(Path(image), color=color, expected_size=size, max_edge=max_edge, resize=resize)
     pixels = np.asarray(image)
     if pixels.ndim not in (2, 3) or pixels.shape[:2] != size[::-1] or pixels.shape[2:] not in ((), (3,)):
         raise UserError(f"its image has the shape {pixels.shape}, but its camera is {size[0]}x{size[1]}")

@@ -40,6 +40,7 @@ _MATCH_SCALES = (5.0, 5.0)  # standard deviations, of the losses
 _POINT_SCALES = (50.0, 20.0)  # wide: acceptance is strict, and cameras may not quite fit
 _TOLERANCE = 0.5  # pixels that a pose may move projections by before warps are made again
 _MAX_ROUNDS = 3
+_ENOUGH_MATCHES = 2000  # measured matches; with fewer, points without a match are measured too
 _MIN_MEASURED = 12  # points that refine a pose
 _MIN_GAIN = 2.0  # in certainty: scatter tells nothing of biases, which about double the errors it predicts
 _MIN_FOR_INTRINSICS = 100  # sightings
@@ -114,7 +115,7 @@ class _Refinement:
     def run(self) -> SurfaceLocalization:
         num_measured = self._refine_by_matches()
         densify = self._options.densify
-        if densify == "always" or (densify == "auto" and num_measured < self._options.densify_below):
+        if densify == "always" or (densify == "auto" and num_measured < _ENOUGH_MATCHES):
             for _ in range(_MAX_ROUNDS):
                 if self._refine_by_points() < _TOLERANCE:
                     break

@@ -34,6 +34,8 @@ def mirrors(
     source: Callable[[], Any],
     prefixes: Mapping[str, str] | None = None,
     *,
+    basic: Collection[str] = (),
+    texts: Mapping[str, str] | None = None,
     neutral: Collection[str] = ("num_threads", "gpu_index"),
     **defaults: Value,
 ) -> Callable[[type[Group]], type[Group]]:
@@ -41,6 +43,8 @@ def mirrors(
 
     Args:
         prefixes: of the nested objects that take part, by their path ("mapper.global_positioning").
+        basic: options that are not advanced.
+        texts: help texts that are clearer than COLMAP's, by option.
         neutral: options that change no result.
         defaults: where pixcli's differ.
     """
@@ -58,7 +62,10 @@ def mirrors(
                 cls,
                 name,
                 option(
-                    defaults.get(name, plain), help or f"COLMAP's {name}.", affects_result=name not in neutral
+                    defaults.get(name, plain),
+                    (texts or {}).get(name) or help or f"COLMAP's {name}.",
+                    affects_result=name not in neutral,
+                    advanced=name not in basic,
                 ),
             )
         cls.__annotations__ = {**annotations, **cls.__annotations__}
@@ -139,7 +146,15 @@ def _plain(value: Any) -> Value:
     return value  # type: ignore[no-any-return]
 
 
-@mirrors(pycolmap.ImageReaderOptions)
+@mirrors(
+    pycolmap.ImageReaderOptions,
+    basic=("camera_model", "camera_params", "mask_path"),
+    texts={
+        "mask_path": "Folder of masks: that of image_path/a/1.jpg is mask_path/a/1.jpg.png. No features are "
+        "extracted where it is black.",
+        "camera_params": "Camera parameters, separated by commas; without them, EXIF gives the focal length.",
+    },
+)
 class ImageReaderOptions(OptionGroup):
     """How images are read and which camera they get, with COLMAP's names and defaults."""
 
@@ -147,7 +162,7 @@ class ImageReaderOptions(OptionGroup):
 
     single_camera: bool = option(False, "One camera for all images.")
     single_camera_per_folder: bool = option(False, "One camera for the images of each sub-folder.")
-    single_camera_per_image: bool = option(False, "A camera for every image.")
+    single_camera_per_image: bool = option(False, "A camera for every image.", advanced=True)
 
     @property
     def camera_mode(self) -> pycolmap.CameraMode:
@@ -165,7 +180,7 @@ class FeatureExtractionOptions(OptionGroup):
     group = "FeatureExtraction"
 
 
-@mirrors(pycolmap.SiftExtractionOptions)
+@mirrors(pycolmap.SiftExtractionOptions, basic=("max_num_features",))
 class SiftExtractionOptions(OptionGroup):
     """How SIFT finds features, with COLMAP's names and defaults."""
 
@@ -200,14 +215,14 @@ class ExhaustiveMatchingOptions(OptionGroup):
     group = "ExhaustiveMatching"
 
 
-@mirrors(pycolmap.SequentialPairingOptions)
+@mirrors(pycolmap.SequentialPairingOptions, basic=("overlap",))
 class SequentialMatchingOptions(OptionGroup):
     """Matching images with those that come after them, with COLMAP's names and defaults."""
 
     group = "SequentialMatching"
 
 
-@mirrors(pycolmap.VocabTreePairingOptions)
+@mirrors(pycolmap.VocabTreePairingOptions, basic=("vocab_tree_path",))
 class VocabTreeMatchingOptions(OptionGroup):
     """Matching images with those that a vocabulary tree retrieves, with COLMAP's names and defaults."""
 

@@ -20,6 +20,7 @@ from typing import Any, ClassVar, Literal, TypeVar, cast, get_args, get_origin, 
 from pixcli.errors import UserError
 
 Value = bool | int | float | str
+UsedWith = Mapping[str, tuple[str, ...]]
 
 _BOOLEANS = {"1": True, "true": True, "0": False, "false": False}
 _KINDS = {bool: "0 or 1", int: "an integer", float: "a number", str: "a text"}
@@ -34,6 +35,8 @@ def option(
     parse: Callable[[str], object] | None = None,
     short: str = "",
     affects_result: bool = True,
+    advanced: bool = False,
+    used_with: UsedWith | None = None,
 ) -> Any:
     """A dataclass field that is an option. Choices are declared by annotating the field with a Literal.
 
@@ -43,6 +46,9 @@ def option(
         short: a second name on the command line, without the group.
         affects_result: False where the value only says how fast a result is made or where it is kept: caches,
             journals and steps made with another value stay valid.
+        advanced: shown by `pixcli help --all` and in a chapter of its own only.
+        used_with: the values of other options without which this one has no effect, {key: values}: one of the
+            keys must have one of its values. None: those of the group.
     """
     metadata = {
         "help": help,
@@ -51,6 +57,8 @@ def option(
         "parse": parse,
         "short": short,
         "affects_result": affects_result,
+        "advanced": advanced,
+        "used_with": used_with,
     }
     return dataclasses.field(default=default, metadata=metadata)
 
@@ -71,6 +79,8 @@ class Field:
     parse_list: Callable[[str], object] | None
     short: str
     affects_result: bool
+    advanced: bool
+    used_with: UsedWith
 
     @property
     def expected(self) -> str:
@@ -84,6 +94,20 @@ class Field:
         if self.maximum is not None:
             return f"{_KINDS[self.kind]}, at most {self.maximum:.12g}"
         return _KINDS[self.kind]
+
+    @property
+    def description(self) -> str:
+        """The help text, after the strategies of the same group that use the option."""
+        own = self.used_with.get(f"{self.key.rpartition('.')[0]}.strategy", ())
+        return f"{', '.join(own)}: {self.help}" if own else self.help
+
+    def unused(self, values: Mapping[str, Value]) -> str:
+        """Why the option has no effect beside these values of others; "" if it has one."""
+        known = {key: wanted for key, wanted in self.used_with.items() if key in values}
+        if not known or any(values[key] in wanted for key, wanted in known.items()):
+            return ""
+        wants = " or ".join(f"--{key} {' or '.join(wanted)}" for key, wanted in known.items())
+        return f"--{self.key} has no effect here: it is used with {wants}"
 
     def parse(self, text: str) -> Value:
         """The value that a text of the command line or an ini file stands for, checked."""
@@ -129,6 +153,8 @@ class OptionGroup:
 
     group: ClassVar[str]
     """Name of the group, "" for options without a prefix."""
+    used_with: ClassVar[UsedWith] = {}
+    """What its options are used with, see option()."""
 
     def __post_init__(self) -> None:
         for field in fields(type(self)):
@@ -159,6 +185,8 @@ def fields(group: type[OptionGroup]) -> tuple[Field, ...]:
                 parse_list=declared.metadata["parse"],
                 short=declared.metadata["short"],
                 affects_result=declared.metadata["affects_result"],
+                advanced=declared.metadata["advanced"],
+                used_with=group.used_with if (own := declared.metadata["used_with"]) is None else own,
             )
         )
     return tuple(result)

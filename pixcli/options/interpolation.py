@@ -1,9 +1,9 @@
 """Options of sampling feature maps between their samples."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
 
-from pixcli.options.fields import OptionGroup, option, parse_numbers
+from pixcli.options.fields import OptionGroup, UsedWith, option, parse_numbers
 
 
 def _parse_nodes(text: str) -> tuple[tuple[float, float], ...]:
@@ -23,17 +23,27 @@ class InterpolationOptions(OptionGroup):
     """How a feature map is sampled around a keypoint, and how the samples are normalized."""
 
     group = "Interpolation"
+    used_with: ClassVar[UsedWith] = {
+        "KeypointAdjustment.strategy": ("featuremetric", "topological_reference"),
+        "FeaturemetricBundleAdjustment.strategy": ("feature_reference", "costmaps", "patch_warp"),
+        "Localization.strategy": ("featuremetric",),
+    }
 
-    mode: Literal["bicubic", "bilinear"] = option("bicubic", "Bicubic is Catmull-Rom.")
+    mode: Literal["bicubic", "bilinear"] = option(
+        "bicubic", "Bicubic (Catmull-Rom) or bilinear interpolation.", advanced=True
+    )
     nodes: str = option(
         "0,0",
-        "Offsets x,y from the keypoint at which the map is sampled, in its samples, separated by spaces. "
-        "patch_warp, which needs several, takes a grid of its own if there is only one.",
+        "Offsets x,y from the keypoint at which the map is sampled, in samples of the map, separated by "
+        "spaces. patch_warp needs several and uses 4x4 nodes if only one is given.",
         parse=_parse_nodes,
+        advanced=True,
     )
-    l2_normalize: bool = option(True, "Scale every interpolated vector to unit length.")
+    l2_normalize: bool = option(True, "Scale each interpolated vector to unit length.", advanced=True)
     ncc_normalize: bool = option(
-        False, "Per channel, subtract the mean over the nodes and divide by the deviation."
+        False,
+        "Per channel, subtract the mean over the nodes and divide by the standard deviation.",
+        advanced=True,
     )
 
     @property

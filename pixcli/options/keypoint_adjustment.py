@@ -5,6 +5,10 @@ from typing import Literal
 
 from pixcli.options.fields import OptionGroup, option
 
+_STRATEGY = "KeypointAdjustment.strategy"
+_AFFINE = {_STRATEGY: ("affine",)}
+_FEATUREMETRIC = {_STRATEGY: ("featuremetric", "topological_reference")}
+
 
 def _parse_supports(text: str) -> tuple[tuple[int, float], ...]:
     supports = []
@@ -21,91 +25,143 @@ def _parse_supports(text: str) -> tuple[tuple[int, float], ...]:
 
 @dataclass(frozen=True)
 class KeypointAdjustmentOptions(OptionGroup):
-    """How matched keypoints are moved until what surrounds them agrees."""
+    """How matched keypoints are shifted until their surrounding image patches agree."""
 
     group = "KeypointAdjustment"
 
-    apply: bool = option(True, "Whether keypoints are refined; 0 leaves the step out of a reconstruction.")
+    apply: bool = option(True, "Refine keypoints; 0 leaves the step out of a reconstruction.")
     strategy: Literal["affine", "featuremetric", "topological_reference"] = option(
         "affine",
-        "affine: align every keypoint to its track's root. featuremetric: make features agree over all "
-        "matches of a track. topological_reference: the same over the matches with the root only.",
+        "affine: align each keypoint to the root of its track. featuremetric: minimise feature distances "
+        "over all matches of a track. topological_reference: the same over matches with the root only.",
     )
-    match_source: Literal["inlier", "raw"] = option("inlier", "Geometrically verified matches, or all.")
+    match_source: Literal["inlier", "raw"] = option(
+        "inlier", "Use geometrically verified matches, or all matches.", advanced=True
+    )
     bound: float = option(
         4.0,
-        "How far a keypoint may move, in pixels (featuremetric: in x and in y). What would go further stays.",
+        "Largest shift of a keypoint in pixels (featuremetric: along x and along y). A keypoint whose "
+        "optimum is further away stays.",
         minimum=0,
     )
     max_deviation: float = option(
-        1.2, "A larger predicted standard deviation of the position rejects, in pixels.", minimum=0
+        1.2,
+        "Reject a keypoint whose predicted standard deviation exceeds this, in pixels.",
+        minimum=0,
+        advanced=True,
     )
-    max_iterations: int = option(20, "Iterations of the solver.", minimum=1)
+    max_iterations: int = option(20, "Maximum number of solver iterations.", minimum=1, advanced=True)
     guard: bool = option(
         True,
-        "Undo all if matches of moved keypoints fit the epipolar geometry of their images worse than before.",
+        "Undo all shifts if the matches of moved keypoints then fit the epipolar geometry of their image "
+        "pairs worse.",
+        advanced=True,
     )
-    reverify: bool = option(True, "Estimate the two-view geometries again after keypoints have moved.")
-    num_threads: int = option(-1, "Threads; -1: all cores.", minimum=-1, affects_result=False)
+    reverify: bool = option(
+        True, "Estimate two-view geometries again after keypoints have moved.", advanced=True
+    )
+    num_threads: int = option(-1, "Number of threads; -1: all cores.", minimum=-1, affects_result=False)
 
     warp: Literal["translation", "affine"] = option(
         "affine",
-        "affine: what is refined, the position alone or the local warp too. The featuremetric strategies "
-        "compare upright nodes.",
+        "What is estimated: the position alone, or the local warp too.",
+        advanced=True,
+        used_with=_AFFINE,
     )
     supports: str = option(
         "5:1,8:1,14:1,11:2",
-        "affine: grids of nodes to choose from for each keypoint, as radius in nodes:step in pixels. Each "
-        "starts where the one before ended.",
+        "Grids of nodes to choose from for each keypoint, as radius in nodes:step in pixels. Each starts "
+        "where the one before ended.",
         parse=_parse_supports,
+        advanced=True,
+        used_with=_AFFINE,
     )
     feature_supports: str = option(
         "3:2",
-        "affine, with other features than grey images: the grids of nodes for each of their levels, as "
-        "radius in nodes:step in pixels, at least a sample of the level.",
+        "Grids of nodes for each level of a feature model other than image, as radius in nodes:step in "
+        "pixels, at least one sample of the level.",
         parse=_parse_supports,
+        advanced=True,
+        used_with=_AFFINE,
     )
     feature_window: float = option(
-        1.2, "affine: sigma of the Gaussian window over these, in radii.", minimum=0.1
+        1.2,
+        "Sigma of the Gaussian window over these grids, in radii.",
+        minimum=0.1,
+        advanced=True,
+        used_with=_AFFINE,
     )
     window: float = option(
-        0.5, "affine: sigma of the Gaussian window over the support, in radii.", minimum=0.1
+        0.5,
+        "Sigma of the Gaussian window over a support, in radii.",
+        minimum=0.1,
+        advanced=True,
+        used_with=_AFFINE,
     )
     extent_deviation: float = option(
         0.5,
-        "affine: what the extent of a support adds to its predicted deviation, in units of its extent "
-        "squared over the image's longer side. Larger values prefer smaller supports.",
+        "Deviation added for the extent of a support, in units of extent squared over the longer image side. "
+        "Larger values prefer smaller supports.",
         minimum=0,
+        advanced=True,
+        used_with=_AFFINE,
     )
-    min_correlation: float = option(0.8, "affine: a lower correlation rejects.", minimum=-1, maximum=1)
+    min_correlation: float = option(
+        0.8,
+        "Reject a keypoint with a lower correlation.",
+        minimum=-1,
+        maximum=1,
+        advanced=True,
+        used_with=_AFFINE,
+    )
     feature_min_correlation: float = option(
-        0.8, "affine: the same with other features than grey images.", minimum=-1, maximum=1
+        0.8,
+        "The same for feature models other than image.",
+        minimum=-1,
+        maximum=1,
+        advanced=True,
+        used_with=_AFFINE,
     )
     max_distortion: float = option(
         2.0,
-        "affine: rejects where the local warp stretched more than this, or less than its inverse.",
+        "Reject a keypoint whose local warp stretched by more than this factor, or by less than its inverse.",
         minimum=1,
+        advanced=True,
+        used_with=_AFFINE,
     )
 
-    weight_by_score: bool = option(True, "featuremetric: weight a match by its score, where one is known.")
+    weight_by_score: bool = option(
+        True,
+        "Weight a match by its score, where hloc's files have scores.",
+        advanced=True,
+        used_with=_FEATUREMETRIC,
+    )
     loss: Literal["trivial", "cauchy", "huber", "soft_l1", "arctan", "tukey"] = option(
-        "cauchy", "featuremetric: robust loss on the feature distance."
+        "cauchy", "Robust loss on the feature distance.", advanced=True, used_with=_FEATUREMETRIC
     )
-    loss_scale: float = option(0.25, "featuremetric: scale of the loss.", minimum=1e-6)
-    function_tolerance: float = option(
-        0.0, "featuremetric: stop at this relative decrease of the cost; 0: never.", minimum=0
+    loss_scale: float = option(
+        0.25, "Scale of the loss.", minimum=1e-6, advanced=True, used_with=_FEATUREMETRIC
     )
-    gradient_tolerance: float = option(0.0, "featuremetric: stop at this largest gradient.", minimum=0)
     parameter_tolerance: float = option(
-        1e-5, "featuremetric: stop when no keypoint moves further than this at once, in pixels.", minimum=0
+        1e-5,
+        "Stop when no keypoint moves further than this in one step, in pixels.",
+        minimum=0,
+        advanced=True,
+        used_with=_FEATUREMETRIC,
     )
     max_kps_per_problem: int = option(
-        50, "featuremetric: tracks with more keypoints are solved iteratively instead of densely.", minimum=2
+        50,
+        "Solve tracks with more keypoints than this iteratively instead of densely.",
+        minimum=2,
+        advanced=True,
+        used_with=_FEATUREMETRIC,
     )
     root_regularize_weight: float = option(
         -1.0,
-        "featuremetric: weight of an edge to the root for keypoints not matched with it; -1: none.",
+        "Weight of an additional edge to the root for keypoints not matched with it; -1: no such edge.",
         minimum=-1,
+        advanced=True,
+        used_with=_FEATUREMETRIC,
     )
 
     @property

@@ -37,19 +37,19 @@ class ReconstructionOptions(OptionGroup):
 
     matcher: Literal["exhaustive", "sequential", "vocab_tree"] = option(
         "exhaustive",
-        "Which images are matched: all with all, those that follow each other, or what a vocabulary tree "
-        "retrieves, which is made of these images' features unless vocab_tree_path names one.",
+        "Pairs of images to match: all, images that follow each other, or what a vocabulary tree "
+        "retrieves. The tree is built from these images unless VocabTreeMatching.vocab_tree_path names one.",
         short="matcher",
     )
     mapper: Literal["incremental", "global"] = option("incremental", "COLMAP's mapper.", short="mapper")
-    skip_unreadable_images: bool = option(False, "Go on without images that cannot be read.")
+    skip_unreadable_images: bool = option(False, "Continue without images that cannot be read.")
     skip_images_without_pose: bool = option(
-        False, "triangulator: go on without images that the reference model has no pose of."
+        False, "triangulator: continue without images that have no pose in the reference model."
     )
     overwrite: bool = option(
-        False, "Replace the run on other input that is in the output folder.", affects_result=False
+        False, "Replace a run on other input in the output folder.", affects_result=False
     )
-    report_pictures: bool = option(True, "Draw the pictures of the report.")
+    report_pictures: bool = option(True, "Draw pictures for the report.")
 
 
 @dataclass(frozen=True)

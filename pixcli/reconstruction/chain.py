@@ -75,7 +75,7 @@ class Chain:
     def features(self, step: str) -> DenseFeaturesOptions:
         """The options of features for a step: each has a cache of its own, if there are to be any."""
         features = self.options.dense_features
-        if not features.use_cache:
+        if not (features.use_cache and features.cache_path):
             return features
         path = Path(features.cache_path)
         of_step = path.with_name(f"{path.stem}_{step}{path.suffix}")

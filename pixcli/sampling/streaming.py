@@ -80,7 +80,11 @@ class ImageItems:
     @property
     def cache(self) -> Path | None:
         """The file that keeps the items; None: they stay in memory."""
-        return Path(self.options.cache_path) if self.options.use_cache else None
+        if not self.options.use_cache:
+            return None
+        if not self.options.cache_path:
+            raise UserError("DenseFeatures.use_cache is set: name the file by DenseFeatures.cache_path")
+        return Path(self.options.cache_path)
 
     def estimate(self) -> Estimate:
         """What fill() takes beside make(). Raises UserError if a new cache does not fit on its disk."""
@@ -133,7 +137,6 @@ class ImageItems:
             expected_size=file.size,
             max_edge=self.max_edge,
             resize=self.options.resize,
-            fast=self.options.fast_image_load,
         )
         # The hash is of use in a file only.
         return image, image_hash(file.path) if self.cache else "in memory"

@@ -134,14 +134,49 @@ def test_a_missing_path_is_asked_for(calls, capsys):
 
 
 def test_help_shows_groups_choices_and_defaults(calls, capsys):
-    assert main(["tiny", "-h"]) == 0
+    assert main(["help", "tiny", "--all"]) == 0
     out = capsys.readouterr().out
     assert "KeypointAdjustment:\n" in out
-    assert "--KeypointAdjustment.match_source {inlier, raw}\n" in out
+    assert "--KeypointAdjustment.match_source {inlier, raw}  " in out
     assert "[default: inlier]" in out
     for name in ("project_path", "preset", "default_random_seed", "log_level", "log_target", "log_path"):
         assert f"--{name} " in out
     assert "--image_path" not in out
+
+
+def test_help_leaves_advanced_options_to_help_all(calls, capsys):
+    assert main(["tiny", "-h"]) == 0
+    short = capsys.readouterr().out
+    assert "--KeypointAdjustment.strategy" in short
+    assert "--KeypointAdjustment.max_distortion" not in short
+    assert "advanced options: pixcli help tiny --all" in short
+    assert main(["help", "tiny", "--all"]) == 0
+    assert "--KeypointAdjustment.max_distortion NUMBER  affine: Reject" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", sorted(COMMANDS))
+def test_help_fits_on_two_screens(name, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "110")
+    assert main(["help", name]) == 0
+    assert len(capsys.readouterr().out.splitlines()) <= 2 * 60
+
+
+def test_an_option_that_the_strategy_ignores_is_named(calls, tmp_path, capsys):
+    given = ["--KeypointAdjustment.strategy", "featuremetric", "--KeypointAdjustment.max_distortion", 3]
+    _run(calls, *given)
+    wanted = (
+        "--KeypointAdjustment.max_distortion has no effect here: it is used with "
+        "--KeypointAdjustment.strategy affine"
+    )
+    assert wanted in capsys.readouterr().err
+    # A project file holds every default; what differs from its default was meant.
+    ini = _ini(tmp_path, "[KeypointAdjustment]\nstrategy=featuremetric\nmax_distortion=2\nwindow=0.7\n")
+    _run(calls, "--project_path", ini)
+    err = capsys.readouterr().err
+    assert "max_distortion" not in err
+    assert "--KeypointAdjustment.window has no effect here" in err
+    _run(calls, "--KeypointAdjustment.max_distortion", 3)
+    assert "no effect" not in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

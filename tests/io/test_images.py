@@ -78,14 +78,13 @@ def test_exif_rotation_is_ignored(tmp_path: Path, rgb: NDArray[np.uint8], orient
     np.testing.assert_array_equal(image, pycolmap.Bitmap.read(path, True).to_array())
 
 
-@pytest.mark.parametrize("fast", [False, True])
 @pytest.mark.parametrize("resize", ["lanczos", "bicubic", "bilinear", "area"])
-def test_resizing_keeps_the_edges_of_the_image_in_place(tmp_path: Path, resize: str, fast: bool) -> None:
+def test_resizing_keeps_the_edges_of_the_image_in_place(tmp_path: Path, resize: str) -> None:
     # The ramp is half the x of COLMAP's coordinates, so that the resized one tells which x a sample has.
     size = (405, 205)
     ramp = np.broadcast_to((np.arange(size[0]) + 0.5) / 2, (size[1], size[0]))
     path = save(tmp_path, "ramp.jpg", Image.fromarray(np.round(ramp).astype(np.uint8)), quality=100)
-    image = read_image(path, max_edge=100, resize=resize, fast=fast)
+    image = read_image(path, max_edge=100, resize=resize)
     assert image.shape == (51, 100)
     expected = (np.arange(100) + 0.5) * 4.05 / 2
     inner = slice(10, 90)

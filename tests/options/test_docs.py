@@ -17,8 +17,10 @@ def test_every_option_has_a_row():
 
 
 def test_a_row_shows_default_choices_and_meaning():
-    row = next(line for line in docs_table(KeypointAdjustmentOptions).splitlines() if "match_source" in line)
+    table = docs_table(KeypointAdjustmentOptions, advanced=True)
+    row = next(line for line in table.splitlines() if "match_source" in line)
     assert row == (
         "| `KeypointAdjustment.match_source` | `inlier` | `{inlier, raw}` "
-        "| Geometrically verified matches, or all. |"
+        "| Use geometrically verified matches, or all matches. |"
     )
+    assert "match_source" not in docs_table(KeypointAdjustmentOptions, advanced=False)

@@ -14,7 +14,6 @@ CHANGES = {
         "DenseFeatures.model": "compact",
         "DenseFeatures.dtype": "half",
         "KeypointAdjustment.strategy": "featuremetric",
-        "KeypointAdjustment.warp": "translation",
         "KeypointAdjustment.max_iterations": 100,
         "FeaturemetricBundleAdjustment.strategy": "feature_reference",
         "Localization.strategy": "featuremetric",
@@ -61,12 +60,12 @@ CHANGES = {
         "DenseFeatures.model": "compact",
         "DenseFeatures.dtype": "half",
         "KeypointAdjustment.strategy": "featuremetric",
-        "KeypointAdjustment.warp": "translation",
         "KeypointAdjustment.max_iterations": 100,
         "FeaturemetricBundleAdjustment.strategy": "feature_reference",
         "BundleAdjustmentCeres.max_num_iterations": 10,
     },
     "pixsfm_eth3d_d2net": {
+        "KeypointAdjustment.strategy": "affine",
         "KeypointAdjustment.bound": 8.0,
         "KeypointAdjustment.supports": "8:3,8:2,11:2,14:1,8:1,5:1",
     },
@@ -77,49 +76,10 @@ CHANGES = {
 @pytest.mark.parametrize("name", preset_names())
 def test_a_preset_changes_this_and_nothing_else(name):
     values = read_preset(name)
-    changes = {key: value for key, value in values.items() if value != all_fields()[key].default}
-    assert changes == CHANGES[name]
-
-
-def test_the_formulation_of_the_preset_pixsfm_does_not_follow_the_defaults():
-    assert read_preset("pixsfm") == {
-        "DenseFeatures.model": "compact",
-        "DenseFeatures.max_edge": 1600,
-        "DenseFeatures.patch_size": 16,
-        "DenseFeatures.dtype": "half",
-        "DenseFeatures.l2_normalize": True,
-        "KeypointAdjustment.strategy": "featuremetric",
-        "KeypointAdjustment.warp": "translation",
-        "KeypointAdjustment.match_source": "inlier",
-        "KeypointAdjustment.bound": 4.0,
-        "KeypointAdjustment.loss": "cauchy",
-        "KeypointAdjustment.loss_scale": 0.25,
-        "KeypointAdjustment.max_iterations": 100,
-        "KeypointAdjustment.function_tolerance": 0.0,
-        "KeypointAdjustment.gradient_tolerance": 0.0,
-        "KeypointAdjustment.parameter_tolerance": 1e-5,
-        "FeaturemetricBundleAdjustment.strategy": "feature_reference",
-        "FeaturemetricBundleAdjustment.loss": "cauchy",
-        "FeaturemetricBundleAdjustment.loss_scale": 0.25,
-        "Localization.strategy": "featuremetric",
-        "Localization.target_reference": "nearest",
-        "Localization.refine_focal_length": False,
-        "Localization.refine_principal_point": False,
-        "Localization.refine_extra_params": False,
-        "AbsolutePose.max_error": 12.0,
-        "QueryKeypointAdjustment.apply": True,
-        "QueryKeypointAdjustment.feature_inlier_thresh": -1.0,
-        "QueryKeypointAdjustment.stack_correspondences": False,
-        "QueryKeypointAdjustment.bound": 4.0,
-        "QueryKeypointAdjustment.loss": "trivial",
-        "QueryKeypointAdjustment.max_iterations": 100,
-        "QueryKeypointAdjustment.parameter_tolerance": 1e-5,
-        "QueryBundleAdjustment.apply": True,
-        "QueryBundleAdjustment.unique_inliers": "min_error",
-        "QueryBundleAdjustment.loss": "cauchy",
-        "QueryBundleAdjustment.loss_scale": 0.25,
-        "QueryBundleAdjustment.max_iterations": 100,
-    }
+    assert values == CHANGES[name]
+    # What repeats a default says nothing; where a preset must name its strategy, it may.
+    repeated = {key for key, value in values.items() if value == all_fields()[key].default}
+    assert repeated <= {"KeypointAdjustment.strategy"}
 
 
 @pytest.mark.parametrize("name", preset_names())
