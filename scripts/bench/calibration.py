@@ -88,6 +88,7 @@ def database_of(scene: Path, cameras: str) -> Path:
     truth = pycolmap.Reconstruction(scene / "gt")
     reader = pycolmap.ImageReaderOptions(camera_model="SIMPLE_RADIAL")
     extraction = pycolmap.FeatureExtractionOptions(use_gpu=False)
+    extraction.sift.max_num_features = 3000
     where = (partial, scene / "images")
     groups = {camera_id: [] for camera_id in sorted(truth.cameras)}
     for image in truth.images.values():
@@ -96,6 +97,7 @@ def database_of(scene: Path, cameras: str) -> Path:
     for names in groups.values():
         pycolmap.import_images(*where, mode, sorted(names), reader)
         pycolmap.extract_features(*where, sorted(names), mode, reader, extraction)
+    pycolmap.logging.minloglevel = 2
     verification = pycolmap.TwoViewGeometryOptions()
     verification.ransac.random_seed = 0
     pycolmap.set_random_seed(0)
