@@ -5,9 +5,8 @@ the points and judged by the other; the simplest one that no other beats is take
 """
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 import pycolmap
@@ -15,12 +14,16 @@ from numpy.typing import NDArray
 
 from pixcli.calibration.held_out import advantage, cells_of, part_of, split_points
 from pixcli.calibration.lenses import converted, is_sound, ladder_of
-from pixcli.calibration.priors import FocalPriors
+from pixcli.calibration.priors import FocalPrior, FocalPriors
 from pixcli.geometry.observations import Observations, points_of
 from pixcli.geometry.point_fit import fit_points
+from pixcli.options.bundle_adjustment import BundleAdjustmentOptions
 from pixcli.options.calibration import CalibrationOptions
 
 log = logging.getLogger(__name__)
+
+Ladders = dict[int, list[str]]
+"""By camera: the models to try, its own first."""
 
 Float64 = NDArray[np.float64]
 Bool = NDArray[np.bool_]
@@ -30,6 +33,10 @@ _LEAST = 200  # observations of a group on either side; fewer judge nothing
 
 Adjust = Callable[[pycolmap.Reconstruction, Sequence[float]], None]
 """Adjusts a model in place with Cauchy losses of these scales, in pixels."""
+
+
+_Group = tuple[tuple[str, ...], int, int]
+"""Camera models to try, width and height."""
 
 
 @dataclass(frozen=True)
@@ -49,8 +56,7 @@ class LensChoice:
     """What became of cameras that were alike."""
 
     cameras: list[int]
-    before: str
-    after: str
+    model: str
     candidates: list[Candidate]
 
 
@@ -72,12 +78,43 @@ class _Half:
         return errors
 
 
+def cameras_to_calibrate(
+    model: pycolmap.Reconstruction,
+    options: CalibrationOptions,
+    adjustment: BundleAdjustmentOptions,
+    constant: Collection[int],
+) -> FocalPriors:
+    """The cameras whose lens is to be found, with their focal lengths; the log says why there are none.
+
+    Args:
+        constant: ids of cameras that stay as they are.
+    """
+    if options.model == "keep":
+        return {}
+    if not (adjustment.refine_focal_length and adjustment.refine_extra_params):
+        log.info("the lenses are kept, as focal lengths or distortion are held")
+        return {}
+    used = {model.images[image_id].camera_id for image_id in model.reg_image_ids()}
+    flat = {k for k in used if not model.cameras[k].is_spherical()}
+    if not flat:
+        log.info("all cameras are spherical: there is nothing to calibrate")
+    elif not flat - set(constant):
+        log.info("all cameras are held constant: there is nothing to calibrate")
+    return {k: FocalPrior.of(model.cameras[k]) for k in sorted(flat - set(constant))}
+
+
+def ladders(
+    model: pycolmap.Reconstruction, options: CalibrationOptions, lenses: FocalPriors
+) -> Ladders:
+    """The camera models to try for the cameras of a model as it was read."""
+    return {k: _ladder(model.cameras[k], options) for k in sorted(lenses)}
+
+
 def calibrate(
     model: pycolmap.Reconstruction,
     observations: Observations,
     usable: Bool,
-    options: CalibrationOptions,
-    lenses: FocalPriors,
+    ladders: Ladders,
     adjust: Adjust,
     scales: Sequence[float],
 ) -> list[LensChoice]:
@@ -86,30 +123,21 @@ def calibrate(
     Args:
         observations: of the model; xy as its 2D points have them.
         usable: (n,) those that are to judge; the others may be anywhere.
-        lenses: the cameras to calibrate.
+        ladders: of the cameras to calibrate.
         adjust: refines poses, points and these cameras with a free principal point.
         scales: of its losses, in pixels; the last one is that of the residuals.
     """
-    groups = _groups(model, observations, lenses)
-    ladders = {key: _ladder(model.cameras[cameras[0]], options) for key, cameras in groups.items()}
-    if not any(len(ladder) > 1 for ladder in ladders.values()):
-        for key, cameras in groups.items():
-            for camera_id in cameras:
-                _become(model, camera_id, ladders[key][0])
-        adjust(model, scales)
-        return [
-            LensChoice(cameras, key[0], ladders[key][0], []) for key, cameras in groups.items()
-        ]
+    groups = _groups(model, observations, ladders)
     cell = cells_of(model, observations)
     split = split_points(cell, observations, usable)
     halves = [_half(model, observations, usable, *pair) for pair in (split, split[::-1])]
     rows = np.concatenate([half.rows for half in halves])
     camera_of = np.array([model.images[k].camera_id for k in observations.image_ids[rows].tolist()])
     counts = usable[rows]
-    tried: dict[tuple[str, int, int], dict[str, Float64]] = {key: {} for key in groups}
-    steps = max(len(ladder) for ladder in ladders.values())
-    for step in range(steps):
-        names = {key: ladder[min(step, len(ladder) - 1)] for key, ladder in ladders.items()}
+    tried: dict[_Group, dict[str, Float64]] = {key: {} for key in groups}
+    steps = max(len(names) for names, *_ in groups)
+    for step in range(steps if steps > 1 else 0):
+        names = {key: key[0][min(step, len(key[0]) - 1)] for key in groups}
         for half in halves:
             for key, cameras in groups.items():
                 for camera_id in cameras:
@@ -127,20 +155,20 @@ def calibrate(
     # The lenses, poses and points of one half are near to those of the whole.
     for choice in choices:
         for camera_id in choice.cameras:
-            _become(model, camera_id, choice.after)
+            _become(model, camera_id, choice.model)
     adjust(model, scales)
     return choices
 
 
 def _groups(
-    model: pycolmap.Reconstruction, observations: Observations, lenses: FocalPriors
-) -> dict[tuple[str, int, int], list[int]]:
-    """The cameras to calibrate by model and size: alike, they are judged together."""
+    model: pycolmap.Reconstruction, observations: Observations, ladders: Ladders
+) -> dict[_Group, list[int]]:
+    """The cameras to calibrate by what they may become and size: alike, they are judged together."""
     used = {model.images[image_id].camera_id for image_id in observations.by_image}
-    groups: dict[tuple[str, int, int], list[int]] = {}
-    for camera_id in sorted(used & lenses.keys()):
+    groups: dict[_Group, list[int]] = {}
+    for camera_id in sorted(used & ladders.keys()):
         camera = model.cameras[camera_id]
-        groups.setdefault((camera.model.name, camera.width, camera.height), []).append(camera_id)
+        groups.setdefault((tuple(ladders[camera_id]), camera.width, camera.height), []).append(camera_id)
     return groups
 
 
@@ -177,7 +205,7 @@ def _half(
 
 def _choose(
     cameras: list[int],
-    before: str,
+    ladder: tuple[str, ...],
     tried: dict[str, Float64],
     mine: Bool,
     block: NDArray[np.int64],
@@ -185,7 +213,7 @@ def _choose(
     """The simplest model of those tried, in their order, that none is better than."""
     names = list(tried)
     if mine.sum() < _LEAST or not names:
-        return LensChoice(cameras, before, before, [])
+        return LensChoice(cameras, ladder[0], [])
     errors = {name: tried[name][mine] for name in names}
     medians = {name: float(np.median(errors[name])) for name in names}
     scale = 2 * max(min(medians.values()), 0.01)
@@ -196,7 +224,6 @@ def _choose(
     ahead = {name: advantage(errors[chosen], errors[name], scale, block[mine]) for name in names}
     return LensChoice(
         cameras,
-        before,
         chosen,
         [Candidate(name, medians[name], ahead[name], name == chosen) for name in names],
     )
