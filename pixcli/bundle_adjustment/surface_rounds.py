@@ -15,7 +15,7 @@ from pixcli.bundle_adjustment.completion import (
 )
 from pixcli.bundle_adjustment.geometric import FIRST_SCALES, adjust_geometrically, scales_down_to
 from pixcli.bundle_adjustment.problem import Constants
-from pixcli.calibration.calibrate import Ladders, LensChoice, calibrate
+from pixcli.calibration.calibrate import Ladders, LensChoice, calibrate, without_hopeless
 from pixcli.geometry.observations import Observations, points_of, project, read_observations
 from pixcli.options import DenseFeaturesOptions
 from pixcli.options.bundle_adjustment import BundleAdjustmentCeresOptions, BundleAdjustmentOptions
@@ -153,7 +153,8 @@ def adjust_by_surfaces(
         residual_before = np.linalg.norm(project(model, observations) - xy, axis=1)[accepted]
         if k == 0 and ladders:
             with progress.phase("calibrate"):
-                lenses = calibrate(model, observations, accepted, ladders, adjust, FIRST_SCALES[-1:])
+                again = without_hopeless(ladders, lenses)
+                lenses = calibrate(model, observations, accepted, again, adjust, FIRST_SCALES[-1:])
             residual_before = np.linalg.norm(project(model, observations) - xy, axis=1)[accepted]
         with progress.phase("adjust"):
             # Only the last round needs the tight loss: the others lead to places to measure at.

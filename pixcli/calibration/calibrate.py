@@ -29,6 +29,8 @@ Float64 = NDArray[np.float64]
 Bool = NDArray[np.bool_]
 
 _BETTER = 3.0  # standard errors: a rich model that is ahead by less is not taken
+_HOPE = 1.0  # standard errors: where no model is ahead by more, there is no better one to be found
+_HOPELESS = -6.0  # standard errors: models that were so far behind are not tried again
 _LEAST = 200  # observations of a group on either side; fewer judge nothing
 
 Adjust = Callable[[pycolmap.Reconstruction, Sequence[float]], None]
@@ -78,6 +80,67 @@ class _Half:
         return errors
 
 
+class _Search:
+    """The search for the simplest camera model that no other beats, one model at a time.
+
+    The first and the richest come first: where the richest is hardly ahead, there is nothing to find, and most
+    models need not be tried.
+    """
+
+    def __init__(self, ladder: Sequence[str]) -> None:
+        self._ladder = ladder
+        self._errors: dict[str, Float64] = {}
+        self._block = np.empty(0, np.int64)
+        self._waiting = [*ladder[:1], *ladder[:0:-1][:1], *ladder[1:-1]] if len(ladder) > 1 else []
+        self.chosen = ladder[0]
+
+    @property
+    def next(self) -> str | None:
+        """The model to try."""
+        return self._waiting[0] if self._waiting else None
+
+    @property
+    def tried(self) -> bool:
+        return bool(self._errors)
+
+    def judge(self, errors: Float64 | None, block: NDArray[np.int64]) -> None:
+        """What the model to try left of held-out observations (n,), in pixels, of blocks (n,); None: no lens."""
+        name = self._waiting.pop(0)
+        self._block = block
+        if errors is None:
+            return
+        self._errors[name] = errors
+        if len(errors) < _LEAST:
+            self._waiting = []
+            return
+        tried = [model for model in self._ladder if model in self._errors]
+        self.chosen = tried[0]
+        for model in tried[1:]:
+            if self._ahead(model, self.chosen) > _BETTER:
+                self.chosen = model
+        best = max(tried, key=lambda model: self._ahead(model, self.chosen))
+        simpler = self._ladder[: self._ladder.index(self.chosen)]
+        if len(tried) > 1 and self._ahead(best, self.chosen) < _HOPE:
+            self._waiting = [model for model in self._waiting if model in simpler]
+
+    def candidates(self) -> list[Candidate]:
+        """What was tried, in the order of the ladder."""
+        return [
+            Candidate(
+                model, float(np.median(self._errors[model])), self._ahead(model, self.chosen), model == self.chosen
+            )
+            for model in self._ladder
+            if model in self._errors and self.chosen in self._errors
+        ]
+
+    def _ahead(self, model: str, other: str) -> float:
+        if model == other:
+            return 0.0
+        mine, theirs = self._errors[model], self._errors[other]
+        scale = 2 * max(min(float(np.median(e)) for e in self._errors.values()), 0.01)
+        return advantage(theirs, mine, scale, self._block)
+
+
 def cameras_to_calibrate(
     model: pycolmap.Reconstruction,
     options: CalibrationOptions,
@@ -110,6 +173,18 @@ def ladders(
     return {k: _ladder(model.cameras[k], options) for k in sorted(lenses)}
 
 
+def without_hopeless(ladders: Ladders, choices: Sequence[LensChoice]) -> Ladders:
+    """The models worth trying again with better observations."""
+    hopeless = {
+        (camera_id, candidate.model)
+        for choice in choices
+        for camera_id in choice.cameras
+        for candidate in choice.candidates
+        if candidate.ahead < _HOPELESS
+    }
+    return {k: [name for name in names if (k, name) not in hopeless] for k, names in ladders.items()}
+
+
 def calibrate(
     model: pycolmap.Reconstruction,
     observations: Observations,
@@ -134,30 +209,26 @@ def calibrate(
     rows = np.concatenate([half.rows for half in halves])
     camera_of = np.array([model.images[k].camera_id for k in observations.image_ids[rows].tolist()])
     counts = usable[rows]
-    tried: dict[_Group, dict[str, Float64]] = {key: {} for key in groups}
-    steps = max(len(names) for names, *_ in groups)
-    for step in range(steps if steps > 1 else 0):
-        names = {key: key[0][min(step, len(key[0]) - 1)] for key in groups}
+    search = {key: _Search(key[0]) for key in groups}
+    while any(state.next is not None for state in search.values()):
+        names = {key: state.next or state.chosen for key, state in search.items()}
+        first = not any(state.tried for state in search.values())
         for half in halves:
             for key, cameras in groups.items():
                 for camera_id in cameras:
                     _become(half.model, camera_id, names[key])
-            adjust(half.model, scales)
-        found = np.concatenate([half.judge(scales[-1]) for half in halves])
+            adjust(half.model, scales if first else scales[-1:])
+        errors = np.concatenate([half.judge(scales[-1]) for half in halves])
         for key, cameras in groups.items():
-            sound = all(is_sound(half.model.cameras[k]) for half in halves for k in cameras)
-            if sound and names[key] not in tried[key]:
-                tried[key][names[key]] = found
-    choices = []
+            if search[key].next is not None:
+                mine = counts & np.isin(camera_of, cameras)
+                sound = all(is_sound(half.model.cameras[k]) for half in halves for k in cameras)
+                search[key].judge(errors[mine] if sound else None, cell[rows][mine])
     for key, cameras in groups.items():
-        mine = counts & np.isin(camera_of, cameras)
-        choices.append(_choose(cameras, key[0], tried[key], mine, cell[rows]))
-    # The lenses, poses and points of one half are near to those of the whole.
-    for choice in choices:
-        for camera_id in choice.cameras:
-            _become(model, camera_id, choice.model)
+        for camera_id in cameras:
+            _become(model, camera_id, search[key].chosen)
     adjust(model, scales)
-    return choices
+    return [LensChoice(cameras, search[key].chosen, search[key].candidates()) for key, cameras in groups.items()]
 
 
 def _groups(
@@ -201,29 +272,3 @@ def _half(
         work.delete_point3D(point_id)
     part, rows = part_of(observations, held_out)
     return _Half(work, part, rows, usable[rows], points_of(model, part))
-
-
-def _choose(
-    cameras: list[int],
-    ladder: tuple[str, ...],
-    tried: dict[str, Float64],
-    mine: Bool,
-    block: NDArray[np.int64],
-) -> LensChoice:
-    """The simplest model of those tried, in their order, that none is better than."""
-    names = list(tried)
-    if mine.sum() < _LEAST or not names:
-        return LensChoice(cameras, ladder[0], [])
-    errors = {name: tried[name][mine] for name in names}
-    medians = {name: float(np.median(errors[name])) for name in names}
-    scale = 2 * max(min(medians.values()), 0.01)
-    chosen = names[0]
-    for name in names[1:]:
-        if advantage(errors[chosen], errors[name], scale, block[mine]) > _BETTER:
-            chosen = name
-    ahead = {name: advantage(errors[chosen], errors[name], scale, block[mine]) for name in names}
-    return LensChoice(
-        cameras,
-        chosen,
-        [Candidate(name, medians[name], ahead[name], name == chosen) for name in names],
-    )
