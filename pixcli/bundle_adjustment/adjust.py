@@ -21,6 +21,7 @@ from pixcli.bundle_adjustment.residual_field import residual_fields
 from pixcli.bundle_adjustment.result import Adjustment
 from pixcli.bundle_adjustment.surface_rounds import SurfaceAdjustment, adjust_by_surfaces
 from pixcli.bundle_adjustment.track_revision import TrackRevision, revise_tracks
+from pixcli.calibration.calibrate import Ladders, cameras_to_calibrate, ladders
 from pixcli.errors import UserError
 from pixcli.geometry.observations import Observations, read_observations, reprojection_errors
 from pixcli.geometry.similarity import align
@@ -30,6 +31,7 @@ from pixcli.io.references import References, write_references
 from pixcli.options import (
     BundleAdjustmentCeresOptions,
     BundleAdjustmentOptions,
+    CalibrationOptions,
     DenseFeaturesOptions,
     FeaturemetricBundleAdjustmentOptions,
     InterpolationOptions,
@@ -62,6 +64,7 @@ def refine_model(
     adjustment: BundleAdjustmentOptions = BundleAdjustmentOptions(),
     ceres: BundleAdjustmentCeresOptions = BundleAdjustmentCeresOptions(),
     *,
+    calibration: CalibrationOptions = CalibrationOptions(),
     tracks: TrackOptions | None = None,
     pose_priors: PosePriorOptions | None = None,
     database_path: Path | None = None,
@@ -115,6 +118,12 @@ def refine_model(
         )
     model, images, missing, constants = inputs.model, inputs.images, inputs.missing, inputs.constants
     before = pycolmap.Reconstruction(model)
+    if options.strategy == "surface":
+        lenses = cameras_to_calibrate(model, calibration, adjustment, constants.cameras)
+        constants = replace(constants, lenses=lenses)
+        if lenses:
+            adjustment = replace(adjustment, refine_principal_point=True)
+    candidates = ladders(model, calibration, constants.lenses)
     if covariance_path is not None:
         check_covariance(model, adjustment, constants)
     log.info("%d images, %d points", len(images), model.num_points3D())
@@ -145,6 +154,7 @@ def refine_model(
                 adjustment,
                 ceres,
                 constants,
+                candidates,
                 progress,
                 references=references,
                 last=last,
@@ -232,6 +242,7 @@ def _adjust(
     adjustment: BundleAdjustmentOptions,
     ceres: BundleAdjustmentCeresOptions,
     constants: Constants,
+    candidates: Ladders,
     progress: Progress,
     *,
     references: Sequence[References] | None,
@@ -250,6 +261,7 @@ def _adjust(
             rounds=options.rounds,
             complete_tracks=options.complete_tracks and last,
             keep_completed=options.write_completed != "none",
+            ladders=candidates,
             progress=progress,
         )
     if options.strategy == "geometric":

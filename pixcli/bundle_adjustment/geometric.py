@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pycolmap
@@ -9,6 +10,7 @@ from numpy.typing import NDArray
 
 from pixcli.bundle_adjustment.problem import BundleProblem, Constants
 from pixcli.bundle_adjustment.solver import Loss, solve_problem
+from pixcli.calibration.priors import add_lens_priors
 from pixcli.geometry.observations import read_observations
 from pixcli.options.bundle_adjustment import BundleAdjustmentCeresOptions, BundleAdjustmentOptions
 
@@ -36,6 +38,37 @@ def adjust_geometrically(
     if constants.priors is not None:
         _adjust_with_priors(model, scales, options, ceres, constants)
         return
+    for scale in scales:
+        adjuster, _priors = _problem(model, scale, options, constants)
+        # COLMAP's cameras, costs and gauge; but its own solve() is deaf to Ctrl-C until it has ended.
+        solve_problem(adjuster.problem, model.num_reg_images(), _stage(ceres, scale == scales[-1]))
+
+
+def camera_covariances(
+    model: pycolmap.Reconstruction,
+    scale: float,
+    options: BundleAdjustmentOptions,
+    constants: Constants,
+) -> dict[int, NDArray[np.float64]]:
+    """(k, k) covariances of the parameters of calibrated cameras, if residuals had a deviation of one pixel.
+
+    Of the problem that adjust_geometrically() solves last, priors included. Cameras that it does not determine
+    are missing.
+    """
+    adjuster, _priors = _problem(model, scale, options, replace(constants, priors=None))
+    wanted = pycolmap.BACovarianceOptions()
+    wanted.params = pycolmap.BACovarianceOptionsParams.POSES
+    covariance = pycolmap.estimate_ba_covariance(wanted, model, adjuster)
+    if covariance is None:
+        return {}
+    found = {k: covariance.get_other_params_cov(model.cameras[k].params) for k in sorted(constants.lenses)}
+    return {k: np.asarray(value) for k, value in found.items() if value is not None}
+
+
+def _problem(
+    model: pycolmap.Reconstruction, scale: float, options: BundleAdjustmentOptions, constants: Constants
+) -> tuple[pycolmap.CeresBundleAdjuster, list[Any]]:
+    """COLMAP's adjuster of the model with a Cauchy loss of this scale, and what must live as long as it."""
     adjustment = pycolmap.BundleAdjustmentOptions()
     for name in (
         "refine_focal_length",
@@ -49,6 +82,7 @@ def adjust_geometrically(
         setattr(adjustment, name, getattr(options, name))
     adjustment.print_summary = False
     adjustment.ceres.loss_function_type = pycolmap.LossFunctionType.CAUCHY
+    adjustment.ceres.loss_function_scale = scale
     config = pycolmap.BundleAdjustmentConfig()
     for image_id in model.reg_image_ids():
         config.add_image(image_id)
@@ -60,14 +94,14 @@ def adjust_geometrically(
         for sensor_id in model.rigs[rig_id].non_ref_sensors:
             config.set_constant_sensor_from_rig_pose(sensor_id)
     for point_id in sorted(constants.points):
-        config.add_constant_point(point_id)
+        if model.exists_point3D(point_id):
+            config.add_constant_point(point_id)
     if not constants.images:
         config.fix_gauge(pycolmap.BundleAdjustmentGauge.TWO_CAMS_FROM_WORLD)
-    for scale in scales:
-        adjustment.ceres.loss_function_scale = scale
-        adjuster = pycolmap.create_default_ceres_bundle_adjuster(adjustment, config, model)
-        # COLMAP's cameras, costs and gauge; but its own solve() is deaf to Ctrl-C until it has ended.
-        solve_problem(adjuster.problem, model.num_reg_images(), _stage(ceres, scale == scales[-1]))
+    adjuster = pycolmap.create_default_ceres_bundle_adjuster(adjustment, config, model)
+    lenses = {k: (model.cameras[k], focal) for k, focal in sorted(constants.lenses.items())}
+    params = {k: camera.params for k, (camera, _) in lenses.items()}  # the model's memory, as COLMAP takes it
+    return adjuster, add_lens_priors(adjuster.problem, lenses, params, scale)
 
 
 def _adjust_with_priors(

@@ -221,6 +221,7 @@ def _mix(
         model.frames[frame_id].rig_from_world = source.frames[frame_id].rig_from_world
     for camera_id in {image.camera_id for image in posed}:
         source = adjusted if camera_id in cameras else before
+        model.cameras[camera_id].model = source.cameras[camera_id].model
         model.cameras[camera_id].params = source.cameras[camera_id].params
     for rig_id in {image.frame.rig_id for image in posed}:
         source = adjusted if rig_id in rigs else before

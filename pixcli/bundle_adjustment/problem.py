@@ -1,7 +1,7 @@
 """Bundle adjustment problems for pyceres: a model's poses, cameras and points with costs between them."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from pixcli import _core
 from pixcli.bundle_adjustment.priors import PositionPriors, add_position_priors
 from pixcli.bundle_adjustment.solver import BundleSummary, Loss, ceres_loss, solve_problem
+from pixcli.calibration.priors import FocalPriors, add_lens_priors
 from pixcli.ceres import colmap_costs, costs, pyceres
 from pixcli.errors import UserError
 from pixcli.geometry.observations import Observations
@@ -34,6 +35,8 @@ class Constants:
     """Where their sensors are in them."""
     points: frozenset[int] = frozenset()
     priors: PositionPriors | None = None
+    lenses: FocalPriors = field(default_factory=dict)
+    """Cameras that are calibrated: weak priors hold what observations do not determine of them."""
 
 
 class BundleProblem:
@@ -224,7 +227,7 @@ class BundleProblem:
         return int(chosen.sum())
 
     def add_priors(self, scale: float) -> None:
-        """Adds the position priors of the constants; after all other costs.
+        """Adds the priors of the constants, on positions and lenses; after all other costs.
 
         Args:
             scale: the deviation of the other residuals, see add_position_priors().
@@ -233,6 +236,12 @@ class BundleProblem:
             images = [(image_id, self._model.images[image_id].frame_id) for image_id in self._image_blocks]
             poses = {image_id: self.rig_from_world[frame_id] for image_id, frame_id in images}
             self._kept += add_position_priors(self._problem, self._constants.priors, poses, scale)
+        lenses = {
+            camera_id: (self._model.cameras[camera_id], focal)
+            for camera_id, focal in sorted(self._constants.lenses.items())
+            if camera_id in self.cameras
+        }
+        self._kept += add_lens_priors(self._problem, lenses, self.cameras, scale)
 
     def solve(
         self, options: BundleAdjustmentCeresOptions, poll: Callable[[int, float], object] | None = None

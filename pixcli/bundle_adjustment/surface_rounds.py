@@ -15,6 +15,7 @@ from pixcli.bundle_adjustment.completion import (
 )
 from pixcli.bundle_adjustment.geometric import FIRST_SCALES, adjust_geometrically, scales_down_to
 from pixcli.bundle_adjustment.problem import Constants
+from pixcli.calibration.calibrate import Ladders, LensChoice, calibrate, without_hopeless
 from pixcli.geometry.observations import Observations, points_of, project, read_observations
 from pixcli.options import DenseFeaturesOptions
 from pixcli.options.bundle_adjustment import BundleAdjustmentCeresOptions, BundleAdjustmentOptions
@@ -86,6 +87,8 @@ class SurfaceAdjustment:
     """(p,) row of the observation that each point was compared with."""
     normals: Float64
     """(p, 3) unit normals of the points whose surface was refined, towards the camera; NaN elsewhere."""
+    lenses: list[LensChoice]
+    """Of the cameras that were calibrated."""
 
 
 @dataclass(frozen=True)
@@ -111,6 +114,7 @@ def adjust_by_surfaces(
     rounds: int,
     complete_tracks: bool,
     keep_completed: bool,
+    ladders: Ladders,
     progress: Progress,
 ) -> SurfaceAdjustment:
     """Refine a model in place: its cameras, poses and points, and the 2D points of its observations.
@@ -119,11 +123,21 @@ def adjust_by_surfaces(
         images: the registered images, by ascending id.
         complete_tracks: in the last round, measure points also in images that have no observation of them.
         keep_completed: leave these observations in the model, as additional 2D points.
+        ladders: of the cameras to calibrate, before anything is measured and again with what was measured.
     """
     observations = read_observations(model, options.min_track_length)
+
+    def adjust(state: pycolmap.Reconstruction, scales: Sequence[float]) -> None:
+        adjust_geometrically(state, scales, options, ceres, constants)
+
     _estimate(model, observations, images, features).announce(_REMEDY)
-    with progress.phase("adjust"):
-        adjust_geometrically(model, FIRST_SCALES, options, ceres, constants)
+    lenses: list[LensChoice] = []
+    with progress.phase("calibrate" if ladders else "adjust"):
+        if ladders:
+            every = np.ones(len(observations.image_ids), bool)
+            lenses = calibrate(model, observations, every, ladders, adjust, FIRST_SCALES)
+        else:
+            adjust(model, FIRST_SCALES)
     projected = project(model, observations)
     done: list[SurfaceRound] = []
     normals: Float64 | None = None
@@ -137,10 +151,15 @@ def adjust_by_surfaces(
         if complete_tracks and last:
             added = _complete(model, observations, measured, images, features, progress)
         residual_before = np.linalg.norm(project(model, observations) - xy, axis=1)[accepted]
+        if k == 0 and ladders:
+            with progress.phase("calibrate"):
+                again = without_hopeless(ladders, lenses)
+                lenses = calibrate(model, observations, accepted, again, adjust, FIRST_SCALES[-1:])
+            residual_before = np.linalg.norm(project(model, observations) - xy, axis=1)[accepted]
         with progress.phase("adjust"):
             # Only the last round needs the tight loss: the others lead to places to measure at.
             scales = scales_down_to(residual_before) if last else FIRST_SCALES[-1:]
-            adjust_geometrically(model, scales, options, ceres, constants)
+            adjust(model, scales)
         if not keep_completed:
             _take_back(model, added)
         before, projected = projected, project(model, observations)
@@ -167,6 +186,7 @@ def adjust_by_surfaces(
         covariance=np.where(accepted[:, None], measured.shifts.covariance, np.nan),
         reference=measured.surfaces.reference,
         normals=measured.normals,
+        lenses=lenses,
     )
 
 

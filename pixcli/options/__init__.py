@@ -10,6 +10,7 @@ from pixcli.options.bundle_adjustment import (
     PosePriorOptions,
     TrackOptions,
 )
+from pixcli.options.calibration import CalibrationOptions
 from pixcli.options.dense_features import DenseFeaturesOptions, ModelCheckOptions
 from pixcli.options.interpolation import InterpolationOptions
 from pixcli.options.keypoint_adjustment import KeypointAdjustmentOptions

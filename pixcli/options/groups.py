@@ -9,6 +9,7 @@ from pixcli.options.bundle_adjustment import (
     PosePriorOptions,
     TrackOptions,
 )
+from pixcli.options.calibration import CalibrationOptions
 from pixcli.options.colmap import (
     ExhaustiveMatchingOptions,
     FeatureExtractionOptions,
@@ -46,6 +47,7 @@ GROUPS: tuple[type[OptionGroup], ...] = (
     FeaturemetricBundleAdjustmentOptions,
     BundleAdjustmentOptions,
     BundleAdjustmentCeresOptions,
+    CalibrationOptions,
     TrackOptions,
     PosePriorOptions,
     LocalizationOptions,

@@ -33,11 +33,17 @@ class SyntheticOptions(OptionGroup):
     group = "Synthetic"
 
     seed: int = option(0, "Another seed gives another scene; the same gives the same bytes.", minimum=0)
-    scene: Literal["court", "relief", "mixed"] = option(
+    scene: Literal["court", "relief", "mixed", "flat"] = option(
         "court",
-        "court: facade, ground, bodies; relief: bumpy surfaces; mixed: planes, columns, balls, a relief.",
+        "court: facade, ground, bodies; relief: bumpy surfaces; mixed: planes, columns, balls, a relief; "
+        "flat: a single plane.",
     )
-    num_images: int = option(24, "Images along an arc around the scene.", minimum=2, maximum=9999)
+    path: Literal["arc", "turntable", "flight", "forward"] = option(
+        "arc",
+        "How the camera moves. arc: around the scene, near and far; turntable: around it at one distance and "
+        "height; flight: in strips before the facade, facing it, as a drone over ground; forward: towards it.",
+    )
+    num_images: int = option(24, "Images along the path.", minimum=2, maximum=9999)
     width: int = option(1024, "Width of an image in pixels.", minimum=16)
     height: int = option(768, "Height of an image in pixels.", minimum=16)
     num_cameras: int = option(2, "Cameras; the images take turns.", minimum=1)

@@ -1,6 +1,6 @@
 """Scenes: which bodies stand where, and the views on them. Metres, z is up, the facade looks along -y."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from pathlib import Path
@@ -120,19 +120,13 @@ def _border(camera: pycolmap.Camera) -> Array:
 
 
 def _views(rng: np.random.Generator, options: SyntheticOptions) -> list[View]:
-    """Views along an arc in front of the facade, near and far in random order: neighbours differ in scale."""
-    number = options.num_images
-    half_arc = np.radians(min(42.0, 7.0 * (number - 1)))
-    azimuths = np.linspace(-half_arc, half_arc, number) + np.radians(rng.uniform(-4, 4, number))
-    radii = rng.permutation(np.linspace(4.9, 8.8, number))
+    """Views along the path."""
     views = []
-    for k, (azimuth, radius) in enumerate(zip(azimuths, radii, strict=True)):
-        target = np.array([0, -0.8, 1.6]) + rng.uniform(-0.4, 0.4, 3)
-        center = target + radius * np.array([np.sin(azimuth), -np.cos(azimuth), 0])
-        center[2] = rng.uniform(1.2, 3.3)
+    for k, (center, target) in enumerate(_PATHS[options.path](rng, options)):
         forward = target - center
         forward /= np.linalg.norm(forward)
-        right = np.cross(forward, [np.sin(roll := rng.uniform(-0.1, 0.1)), 0, np.cos(roll)])
+        roll = 0.0 if options.path == "turntable" else rng.uniform(-0.1, 0.1)
+        right = np.cross(forward, [np.sin(roll), 0, np.cos(roll)])
         right /= np.linalg.norm(right)
         rotation = np.stack([right, np.cross(forward, right), forward])
         light = np.array([-0.3, -0.8, 0.6]) + 0.35 * options.illumination * rng.standard_normal(3)
@@ -141,6 +135,56 @@ def _views(rng: np.random.Generator, options: SyntheticOptions) -> list[View]:
         camera_id = 1 + k % options.num_cameras
         views.append(View(name, camera_id, rotation, -rotation @ center, light / np.linalg.norm(light)))
     return views
+
+
+# Paths: where the camera is, and the point it looks at, image by image.
+
+_Path = Iterator[tuple[Array, Array]]
+
+
+def _arc(rng: np.random.Generator, options: SyntheticOptions) -> _Path:
+    """Along an arc in front of the facade, near and far in random order: neighbours differ in scale."""
+    number = options.num_images
+    half_arc = np.radians(min(42.0, 7.0 * (number - 1)))
+    azimuths = np.linspace(-half_arc, half_arc, number) + np.radians(rng.uniform(-4, 4, number))
+    radii = rng.permutation(np.linspace(4.9, 8.8, number))
+    for azimuth, radius in zip(azimuths, radii, strict=True):
+        target = np.array([0, -0.8, 1.6]) + rng.uniform(-0.4, 0.4, 3)
+        center = target + radius * np.array([np.sin(azimuth), -np.cos(azimuth), 0])
+        center[2] = rng.uniform(1.2, 3.3)
+        yield center, target
+
+
+def _turntable(_: np.random.Generator, options: SyntheticOptions) -> _Path:
+    """Around an upright axis: one distance, one height, always towards the axis."""
+    target = np.array([0, -0.8, 1.5])
+    for azimuth in np.radians(np.linspace(-45, 45, options.num_images)):
+        yield target + np.array([7 * np.sin(azimuth), -7 * np.cos(azimuth), 0.8]), target
+
+
+def _flight(rng: np.random.Generator, options: SyntheticOptions) -> _Path:
+    """In strips 4.5 m before the facade, which is the ground to it; looking at it but for a drone's wobble."""
+    columns = max(-(-options.num_images // 3), 1)
+    for k in range(options.num_images):
+        strip, place = divmod(k, columns)
+        across = np.linspace(-2.4, 2.4, columns)[place] * (1 if strip % 2 == 0 else -1)
+        center = np.array([across, -4.5, 1.2 + strip]) + rng.uniform(-0.1, 0.1, 3)
+        yield center, center * (1, 0, 1) + 4.5 * np.tan(np.radians(rng.uniform(-3, 3, 3))) * (1, 0, 1)
+
+
+def _forward(rng: np.random.Generator, options: SyntheticOptions) -> _Path:
+    """Towards the facade, looking ahead."""
+    for distance in np.linspace(8.5, 4.0, options.num_images):
+        center = np.array([0, -distance, 1.7]) + rng.uniform(-0.05, 0.05, 3)
+        yield center, center * (1, 0, 1) + rng.uniform(-0.2, 0.2, 3) * (1, 0, 1)
+
+
+_PATHS: dict[str, Callable[[np.random.Generator, SyntheticOptions], _Path]] = {
+    "arc": _arc,
+    "turntable": _turntable,
+    "flight": _flight,
+    "forward": _forward,
+}
 
 
 # Layouts: surfaces with rotation (world_from_body) and position.
@@ -241,8 +285,14 @@ def _mixture(rng: np.random.Generator) -> list[_Place]:
     ]
 
 
+def _flat(_: np.random.Generator) -> list[_Place]:
+    """A single plane."""
+    return [(Rectangle(8.0, 4.5), _upright(0), (0.0, 0.0, 2.25))]
+
+
 _LAYOUTS: dict[str, Callable[[np.random.Generator], list[_Place]]] = {
     "court": _court,
     "relief": _reliefs,
     "mixed": _mixture,
+    "flat": _flat,
 }

@@ -1,0 +1,75 @@
+"""Options of calibration."""
+
+from dataclasses import dataclass
+from difflib import get_close_matches
+from typing import Literal
+
+from pixcli.options.fields import OptionGroup, option
+
+CAMERA_MODELS = (
+    "SIMPLE_PINHOLE",
+    "PINHOLE",
+    "SIMPLE_RADIAL",
+    "RADIAL",
+    "OPENCV",
+    "FULL_OPENCV",
+    "FOV",
+    "SIMPLE_DIVISION",
+    "DIVISION",
+    "SIMPLE_FISHEYE",
+    "FISHEYE",
+    "SIMPLE_RADIAL_FISHEYE",
+    "RADIAL_FISHEYE",
+    "OPENCV_FISHEYE",
+    "THIN_PRISM_FISHEYE",
+    "RAD_TAN_THIN_PRISM_FISHEYE",
+    "EUCM",
+)
+"""COLMAP's camera models of a single image plane."""
+
+
+def _model(name: str) -> str:
+    if name in CAMERA_MODELS:
+        return name
+    near = get_close_matches(name.upper(), CAMERA_MODELS, 1, 0.0)
+    raise ValueError(f"{name or 'an empty name'} is no camera model of COLMAP that can be calibrated; nearest: {near[0]}")
+
+
+def _parse_model(text: str) -> str:
+    return text if text in ("auto", "keep") else _model(text)
+
+
+def _parse_candidates(text: str) -> tuple[str, ...] | None:
+    if text == "all":
+        return None
+    return tuple(_model(name.strip()) for name in text.split(","))
+
+
+@dataclass(frozen=True)
+class CalibrationOptions(OptionGroup):
+    """How the lenses of a model are found; only where its focal lengths and distortion are refined."""
+
+    group = "Calibration"
+
+    model: str = option(
+        "auto",
+        "auto: the simplest of COLMAP's camera models that explains held-out measurements as well as any, with "
+        "a free principal point. keep: the model's own, as the other options refine it. Or the camera model "
+        "to use.",
+        parse=_parse_model,
+    )
+    candidates: str = option(
+        "all",
+        "Camera models that auto may choose besides a camera's own, separated by commas: those that the "
+        "programs read which use the result. all: any of COLMAP's common ones.",
+        parse=_parse_candidates,
+    )
+    share: Literal["keep", "auto"] = option(
+        "keep",
+        "auto: cameras with images of one size become one where their intrinsics agree within their errors.",
+    )
+
+    @property
+    def candidate_models(self) -> tuple[str, ...] | None:
+        """candidates as names; None: all."""
+        return _parse_candidates(self.candidates)

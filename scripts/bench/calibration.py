@@ -1,0 +1,149 @@
+"""What calibration gains: centre errors of generated scenes that COLMAP mapped with the wrong lens.
+
+COLMAP maps each scene with SIMPLE_RADIAL and unknown intrinsics. Camera centres, after a similarity, are then
+compared as mapped, refined with Calibration.model keep and auto, and with the true lens model set by hand.
+
+    python scripts/bench/calibration.py [--scenes NAME ...]
+
+Rendered and mapped scenes are kept in build/bench/calibration, or in the folder --cache names.
+"""
+
+import shutil
+import tempfile
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pycolmap
+from common import CACHE, Bench, arguments
+
+from pixcli.bundle_adjustment.adjust import refine_model
+from pixcli.errors import UserError
+from pixcli.options import BundleAdjustmentOptions, SyntheticOptions
+from pixcli.synthetic.dataset import generate_dataset
+from pixcli.synthetic.evaluation import center_errors
+
+SMALL = {"width": 800, "height": 600, "num_images": 14, "num_cameras": 1}
+
+
+@dataclass(frozen=True)
+class Case:
+    """A generated scene, and how COLMAP maps it."""
+
+    name: str
+    synthetic: dict[str, Any]
+    cameras: str = "folder"
+    """Which images COLMAP gives a camera to: those of each true camera (folder), or each its own (image)."""
+    images: tuple[int, ...] = ()
+    """Of the rendered ones; all if empty."""
+    target: float | None = None
+    """Of the mean centre error with auto, in mm."""
+    sharing: bool = False
+    options: dict[str, str] = field(default_factory=dict)
+
+
+THREE = {**SMALL, "seed": 901, "num_images": 24, "num_cameras": 3, "camera_model": "OPENCV"}
+ONE = {**SMALL, "seed": 907}
+CASES = (
+    Case("3 cameras, OPENCV, 24 images", THREE, target=0.05),
+    Case("a camera for each of 24 images", THREE, cameras="image", target=0.25),
+    Case("a camera for each, shared", THREE, cameras="image", target=0.06, options={"share": "auto"}),
+    Case("3 images", THREE, images=(7, 11, 15)),
+    Case("5 images", THREE, images=(4, 8, 11, 15, 18), target=0.3),
+    Case("8 images", THREE, images=(2, 5, 8, 11, 14, 17, 19, 21)),
+    Case("SIMPLE_RADIAL", {**ONE, "camera_model": "SIMPLE_RADIAL"}),
+    Case("OPENCV_FISHEYE", {**ONE, "camera_model": "OPENCV_FISHEYE"}, target=0.09),
+    Case("RADIAL, 640 px", {**ONE, "camera_model": "RADIAL", "width": 640, "height": 480}),
+    Case("FULL_OPENCV", {**ONE, "camera_model": "FULL_OPENCV"}),
+    Case("THIN_PRISM_FISHEYE", {**ONE, "camera_model": "THIN_PRISM_FISHEYE", "seed": 908}),
+    Case("flight over flat ground", {**ONE, "camera_model": "OPENCV", "scene": "flat", "path": "flight"}),
+    Case("flight over rough ground", {**ONE, "camera_model": "OPENCV", "scene": "relief", "path": "flight"}),
+    Case("narrow lens", {**ONE, "camera_model": "OPENCV", "focal_ratio": 2.5}),
+    Case("forward motion", {**ONE, "camera_model": "OPENCV", "path": "forward"}),
+    Case("turntable", {**ONE, "camera_model": "OPENCV", "path": "turntable"}),
+    Case("weak texture", {**ONE, "camera_model": "OPENCV", "blur": 2.0, "noise": 8.0}),
+)
+
+
+def rendered(case: Case, cache: Path) -> Path:
+    """The folder of the scene, rendered if it is not there yet."""
+    name = "_".join(str(value) for _, value in sorted(case.synthetic.items()))
+    folder = cache / name
+    if not folder.exists():
+        generate_dataset(folder, SyntheticOptions(**case.synthetic, surface_spacing=0.2))
+    return folder
+
+
+def database_of(scene: Path, cameras: str) -> Path:
+    """SIFT features and verified matches, intrinsics unknown."""
+    path = scene / f"{cameras}.db"
+    if path.exists():
+        return path
+    partial = path.with_suffix(".partial")
+    partial.unlink(missing_ok=True)
+    with pycolmap.Database.open(partial):
+        pass
+    truth = pycolmap.Reconstruction(scene / "gt")
+    reader = pycolmap.ImageReaderOptions(camera_model="SIMPLE_RADIAL")
+    extraction = pycolmap.FeatureExtractionOptions(use_gpu=False)
+    extraction.sift.max_num_features = 3000
+    where = (partial, scene / "images")
+    groups = {camera_id: [] for camera_id in sorted(truth.cameras)}
+    for image in truth.images.values():
+        groups[image.camera_id].append(image.name)
+    mode = pycolmap.CameraMode.SINGLE if cameras == "folder" else pycolmap.CameraMode.PER_IMAGE
+    for names in groups.values():
+        pycolmap.import_images(*where, mode, sorted(names), reader)
+        pycolmap.extract_features(*where, sorted(names), mode, reader, extraction)
+    pycolmap.logging.minloglevel = 2
+    verification = pycolmap.TwoViewGeometryOptions()
+    verification.ransac.random_seed = 0
+    pycolmap.set_random_seed(0)
+    pycolmap.match_exhaustive(
+        partial, pycolmap.FeatureMatchingOptions(use_gpu=False), verification_options=verification
+    )
+    partial.rename(path)
+    return path
+
+
+def mapped(case: Case, scene: Path) -> Path:
+    """The largest model that COLMAP's mapper makes of the images, with free intrinsics."""
+    target = scene / f"mapped_{case.cameras}_{len(case.images)}"
+    if not target.exists():
+        options = pycolmap.IncrementalPipelineOptions()
+        options.min_model_size = 3
+        options.extract_colors = False
+        options.random_seed = options.mapper.random_seed = options.triangulation.random_seed = 0
+        options.num_threads = options.mapper.num_threads = 1  # with more, two runs differ
+        suffix = next((scene / "images").iterdir()).suffix
+        options.image_names = [f"{k:04d}{suffix}" for k in case.images]
+        with tempfile.TemporaryDirectory(prefix="pixcli-") as folder:
+            models = pycolmap.incremental_mapping(
+                database_of(scene, case.cameras), scene / "images", folder, options
+            )
+        if not models:
+            raise UserError(f"{case.name}: COLMAP could not map the images")
+        partial = scene / "partial"
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir()
+        max(models.values(), key=lambda model: int(model.num_reg_images())).write(partial)
+        partial.rename(target)
+    return target
+
+
+if __name__ == "__main__":
+    parser = arguments(__doc__)
+    parser.add_argument("--scenes", nargs="*")
+    parser.add_argument("--cache", type=Path, default=CACHE / "calibration")
+    args = parser.parse_args()
+    for case in CASES:
+        if args.scenes and case.name not in args.scenes:
+            continue
+        start = time.perf_counter()
+        scene = rendered(case, args.cache)
+        a = time.perf_counter()
+        model = pycolmap.Reconstruction(mapped(case, scene))
+        truth = pycolmap.Reconstruction(scene / "gt")
+        print(case.name, f"{a - start:.0f} {time.perf_counter() - a:.0f} s", model.num_reg_images(), model.num_points3D(), 1000 * center_errors(truth, model).mean(), flush=True)
