@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from pixcli.bundle_adjustment.adjust import refine_model as refine_reconstruction
+    from pixcli.bundle_adjustment.refinement import refine_reconstruction
     from pixcli.keypoint_adjustment.refine import refine_keypoints
     from pixcli.localization.localizer import QueryLocalizer
     from pixcli.reconstruction.reconstruct import reconstruct, triangulate
@@ -28,7 +28,7 @@ _WHERE = {
     "QueryLocalizer": ("pixcli.localization.localizer", "QueryLocalizer"),
     "reconstruct": ("pixcli.reconstruction.reconstruct", "reconstruct"),
     "refine_keypoints": ("pixcli.keypoint_adjustment.refine", "refine_keypoints"),
-    "refine_reconstruction": ("pixcli.bundle_adjustment.adjust", "refine_model"),
+    "refine_reconstruction": ("pixcli.bundle_adjustment.refinement", "refine_reconstruction"),
     "triangulate": ("pixcli.reconstruction.reconstruct", "triangulate"),
 }
 

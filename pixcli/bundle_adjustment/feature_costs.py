@@ -17,8 +17,8 @@ from pixcli.io.patch_store import Patches, release
 from pixcli.io.references import References
 from pixcli.options import InterpolationOptions
 from pixcli.options.bundle_adjustment import (
-    BundleAdjustmentCeresOptions,
     BundleAdjustmentOptions,
+    FeaturemetricBundleAdjusterOptions,
     FeaturemetricBundleAdjustmentOptions,
 )
 from pixcli.sampling.feature_references import point_parts, poll_from, sampling_arguments
@@ -30,10 +30,7 @@ def adjust_bundle(
     reconstruction: pycolmap.Reconstruction,
     observations: Observations,
     levels: Sequence[tuple[Patches, References]],
-    options: FeaturemetricBundleAdjustmentOptions,
-    interpolation: InterpolationOptions,
-    adjustment: BundleAdjustmentOptions,
-    ceres: BundleAdjustmentCeresOptions,
+    options: FeaturemetricBundleAdjusterOptions,
     *,
     rows: NDArray[np.int64] | None = None,
     constants: Constants | None = None,
@@ -42,8 +39,8 @@ def adjust_bundle(
     """Refines a model in place; if it raises, the model is as the last level that ended has left it.
 
     Args:
-        levels: feature maps from coarse to fine, each with patches and the references of the points. The
-            strategy `geometric` needs none.
+        levels: feature maps from coarse to fine, each with patches and the references of the points; none
+            for the strategy `geometric`.
         rows: (n,) the patch of each observation (None: patch k belongs to observation k).
         poll: called after each iteration of the solver with its number and cost; may raise to stop.
 
@@ -53,11 +50,12 @@ def adjust_bundle(
     if rows is None:
         rows = np.arange(len(observations.image_ids))
     summaries = []
-    for level in levels if options.strategy != "geometric" else [None]:
-        problem = BundleProblem(reconstruction, observations, adjustment, constants)
-        _add_costs(problem, reconstruction, observations, level, rows, options, interpolation, ceres)
-        problem.add_priors(options.loss_scale)
-        summaries.append(problem.solve(ceres, poll))
+    how = options.featuremetric_bundle_adjustment
+    for level in levels if how.strategy != "geometric" else [None]:
+        problem = BundleProblem(reconstruction, observations, options.bundle_adjustment, constants)
+        _add_costs(problem, reconstruction, observations, level, rows, how, options.interpolation)
+        problem.add_priors(how.loss_scale)
+        summaries.append(problem.solve(options.bundle_adjustment_ceres, poll))
         problem.update(reconstruction)
     return summaries
 
@@ -67,18 +65,17 @@ def evaluation_problem(
     observations: Observations,
     level: tuple[Patches, References],
     rows: NDArray[np.int64],
-    options: FeaturemetricBundleAdjustmentOptions,
-    interpolation: InterpolationOptions,
-    ceres: BundleAdjustmentCeresOptions,
+    options: FeaturemetricBundleAdjusterOptions,
 ) -> BundleProblem:
     """A problem with what adjust_bundle() minimises on this level, to be evaluated but not solved.
 
     Cost maps are replaced by what they are made of: the features, whose patches are at hand.
     """
     problem = BundleProblem(reconstruction, observations, BundleAdjustmentOptions())
-    if options.strategy == "costmaps":
-        options = replace(options, strategy="feature_reference")
-    _add_costs(problem, reconstruction, observations, level, rows, options, interpolation, ceres)
+    how = options.featuremetric_bundle_adjustment
+    if how.strategy == "costmaps":
+        how = replace(how, strategy="feature_reference")
+    _add_costs(problem, reconstruction, observations, level, rows, how, options.interpolation)
     return problem
 
 
@@ -90,7 +87,6 @@ def _add_costs(
     rows: NDArray[np.int64],
     options: FeaturemetricBundleAdjustmentOptions,
     interpolation: InterpolationOptions,
-    ceres: BundleAdjustmentCeresOptions,
 ) -> None:
     """Adds what the strategy minimises on a level of features; reprojection errors if there is none."""
     loss = Loss(options.loss, options.loss_scale)

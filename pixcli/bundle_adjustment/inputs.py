@@ -1,100 +1,14 @@
-"""What a refinement starts from: the model, its images on disk, its database, and what is to stay."""
+"""Which images and points of a model can take part in its refinement."""
 
 from collections import Counter
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from pathlib import Path
 
 import numpy as np
 import pycolmap
 
-from pixcli.bundle_adjustment.model_database import check_database
-from pixcli.bundle_adjustment.priors import align_to_priors, read_priors
-from pixcli.bundle_adjustment.problem import Constants
 from pixcli.errors import UserError
 from pixcli.geometry.observations import project, read_observations
-from pixcli.io.database import MatchGraph, read_match_graph
-from pixcli.io.image_list import read_id_list, read_image_list
-from pixcli.io.models import check_model_type, read_model
-from pixcli.options.bundle_adjustment import (
-    BundleAdjustmentOptions,
-    FeaturemetricBundleAdjustmentOptions,
-    PosePriorOptions,
-)
-from pixcli.sampling.model_images import image_files
-from pixcli.sampling.streaming import ImageFile
-
-
-@dataclass(frozen=True)
-class Inputs:
-    """What a refinement of a model starts from."""
-
-    model: pycolmap.Reconstruction
-    """Aligned to position priors, where there are any."""
-    images: list[ImageFile]
-    """The registered images, by ascending id."""
-    missing: list[int]
-    """Ids of those that are not on disk."""
-    constants: Constants
-    graph: MatchGraph | None
-    """Of the database, if one is given; it belongs to the model."""
-
-
-def read_inputs(
-    input_path: Path,
-    image_path: Path,
-    database_path: Path | None,
-    options: FeaturemetricBundleAdjustmentOptions,
-    adjustment: BundleAdjustmentOptions,
-    pose_priors: PosePriorOptions,
-    *,
-    constant_image_list_path: Path | None,
-    constant_camera_list_path: Path | None,
-    constant_rig_list_path: Path | None,
-    constant_point_list_path: Path | None,
-) -> Inputs:
-    """Read and check all of it, see refine_model() of pixcli.bundle_adjustment.adjust.
-
-    Raises:
-        UserError: something cannot be used.
-    """
-    model = read_model(input_path)
-    check_model_type(model, options.output_type)
-    check_observations(model, adjustment.min_track_length)
-    lists = (constant_camera_list_path, constant_rig_list_path, constant_point_list_path)
-    constants = read_constants(model, constant_image_list_path, *lists)
-    images = image_files(model, image_path, options.allow_missing_images)
-    image_ids = sorted(model.reg_image_ids())
-    missing = [image_id for image_id, file in zip(image_ids, images, strict=True) if file.missing]
-    graph = None
-    if database_path is not None:
-        graph = read_match_graph(database_path, "inlier")
-        check_database(model, graph, database_path)
-        if pose_priors.use_prior_position:
-            priors = read_priors(database_path, model, pose_priors)
-            constants = replace(constants, priors=priors)
-            if not constants.images:  # which say where the world is
-                align_to_priors(model, priors)
-    return Inputs(model, images, missing, constants, graph)
-
-
-def read_constants(
-    model: pycolmap.Reconstruction,
-    image_list_path: Path | None,
-    camera_list_path: Path | None,
-    rig_list_path: Path | None,
-    point_list_path: Path | None,
-) -> Constants:
-    """What lists name: registered images by their names, cameras, rigs and points by their ids."""
-    by_name = {image.name: image_id for image_id, image in model.images.items() if image.has_pose}
-    names = read_image_list(image_list_path, sorted(by_name)) if image_list_path else []
-    cameras = read_id_list(camera_list_path, model.cameras, "camera") if camera_list_path else []
-    rigs = read_id_list(rig_list_path, model.rigs, "rig") if rig_list_path else []
-    points = read_id_list(point_list_path, model.points3D, "point") if point_list_path else []
-    return Constants(
-        frozenset(by_name[name] for name in names), frozenset(cameras), frozenset(rigs), frozenset(points)
-    )
 
 
 def check_observations(model: pycolmap.Reconstruction, min_track_length: int) -> None:

@@ -1,6 +1,6 @@
 """Bundle adjustment problems for pyceres: a model's poses, cameras and points with costs between them."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -35,6 +35,8 @@ class Constants:
     """Where their sensors are in them."""
     points: frozenset[int] = frozenset()
     priors: PositionPriors | None = None
+    references: Sequence[References] | None = None
+    """Of the points on all levels, for strategies that compare features; None: they are found."""
     lenses: FocalPriors = field(default_factory=dict)
     """Cameras that are calibrated: weak priors hold what observations do not determine of them."""
 

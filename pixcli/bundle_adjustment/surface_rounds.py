@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 import pycolmap
@@ -13,15 +14,18 @@ from pixcli.bundle_adjustment.completion import (
     ImagePose,
     find_candidates,
 )
-from pixcli.bundle_adjustment.geometric import FIRST_SCALES, adjust_geometrically, scales_down_to
-from pixcli.bundle_adjustment.problem import Constants
-from pixcli.calibration.calibrate import Ladders, LensChoice, calibrate, without_hopeless
+from pixcli.bundle_adjustment.geometric import (
+    FIRST_SCALES,
+    adjust_geometrically,
+    camera_covariances,
+    scales_down_to,
+)
+from pixcli.bundle_adjustment.solver import BundleSummary
+from pixcli.bundle_adjustment.strategy import Adjustment, SurfaceRound, Task
+from pixcli.calibration.calibrate import LensChoice, Solver, calibrate, without_hopeless
 from pixcli.geometry.observations import Observations, points_of, project, read_observations
-from pixcli.options import DenseFeaturesOptions
-from pixcli.options.bundle_adjustment import BundleAdjustmentCeresOptions, BundleAdjustmentOptions
-from pixcli.progress import Progress
 from pixcli.sampling.status import Status
-from pixcli.sampling.streaming import Estimate, ImageFile
+from pixcli.sampling.streaming import Estimate
 from pixcli.surfaces.building import surfaces_of
 from pixcli.surfaces.measuring import (
     REFINE_SUPPORT,
@@ -53,45 +57,6 @@ Bool = NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
-class SurfaceRound:
-    """What one round measured, and what the adjustment made of it."""
-
-    points: int
-    surfaces: int
-    """Points whose depth and normal were refined."""
-    observations: int
-    statuses: dict[str, int]
-    """How many observations were measured (moved, root) or kept their old place, and why."""
-    completed: int
-    """Observations that were added for the adjustment in images where no detector found the point."""
-    residual_before: float
-    """Median reprojection error of the accepted observations before the adjustment, in pixels."""
-    residual_after: float
-    moved: float
-    """Median change of the projections since the round before, in pixels."""
-
-
-@dataclass(frozen=True)
-class SurfaceAdjustment:
-    """What all rounds did, and what the last one measured at p points."""
-
-    rounds: list[SurfaceRound]
-    observations: Observations
-    """All n that took part, those of completion aside; xy is where the written model has them."""
-    accepted: Bool
-    """(n,) measured, or a point's reference; the others kept their old place."""
-    covariance: Float64
-    """(n, 3) xx, xy, yy of the measured places against their references, in pixels squared; NaN where nothing
-    was measured, and of references, which define their points."""
-    reference: NDArray[np.int32]
-    """(p,) row of the observation that each point was compared with."""
-    normals: Float64
-    """(p, 3) unit normals of the points whose surface was refined, towards the camera; NaN elsewhere."""
-    lenses: list[LensChoice]
-    """Of the cameras that were calibrated."""
-
-
-@dataclass(frozen=True)
 class _Measured:
     """The surfaces of a model and what its images show of them."""
 
@@ -103,102 +68,117 @@ class _Measured:
     normals: Float64
 
 
-def adjust_by_surfaces(
-    model: pycolmap.Reconstruction,
-    images: Sequence[ImageFile],
-    features: DenseFeaturesOptions,
-    options: BundleAdjustmentOptions,
-    ceres: BundleAdjustmentCeresOptions,
-    constants: Constants,
-    *,
-    rounds: int,
-    complete_tracks: bool,
-    keep_completed: bool,
-    ladders: Ladders,
-    progress: Progress,
-) -> SurfaceAdjustment:
-    """Refine a model in place: its cameras, poses and points, and the 2D points of its observations.
+def adjust_by_surfaces(task: Task) -> Adjustment:
+    """The strategy `surface`: cameras, poses and points, and the 2D points of observations, round by round.
 
-    Args:
-        images: the registered images, by ascending id.
-        complete_tracks: in the last round, measure points also in images that have no observation of them.
-        keep_completed: leave these observations in the model, as additional 2D points.
-        ladders: of the cameras to calibrate, before anything is measured and again with what was measured.
+    In the last round, points may also be measured in images that have no observation of them.
     """
-    observations = read_observations(model, options.min_track_length)
-
-    def adjust(state: pycolmap.Reconstruction, scales: Sequence[float]) -> None:
-        adjust_geometrically(state, scales, options, ceres, constants)
-
-    _estimate(model, observations, images, features).announce(_REMEDY)
-    lenses: list[LensChoice] = []
-    with progress.phase("calibrate" if ladders else "adjust"):
-        if ladders:
-            every = np.ones(len(observations.image_ids), bool)
-            lenses = calibrate(model, observations, every, ladders, adjust, FIRST_SCALES)
-        else:
-            adjust(model, FIRST_SCALES)
+    model, options = task.model, task.options
+    how = options.featuremetric_bundle_adjustment
+    observations = read_observations(model, options.bundle_adjustment.min_track_length)
+    _estimate(task, observations).announce(_REMEDY)
+    solves, lenses = _start(task, observations)
     projected = project(model, observations)
-    done: list[SurfaceRound] = []
+    rounds: list[SurfaceRound] = []
     normals: Float64 | None = None
-    for k in range(rounds):
-        measured = _measure(model, observations, normals, images, features, k == 0, progress)
+    for k in range(how.rounds):
+        measured = _measure(task, observations, normals, first=k == 0)
         accepted, normals = measured.accepted, measured.normals
         xy = np.where(accepted[:, None], measured.shifts.xy, observations.xy)
         observations = replace(observations, xy=xy)
-        last = k + 1 == rounds or (k >= 2 and done[-1].moved >= _SETTLED * done[-2].moved)
-        added = []
-        if complete_tracks and last:
-            added = _complete(model, observations, measured, images, features, progress)
+        last = k + 1 == how.rounds or (k >= 2 and rounds[-1].moved >= _SETTLED * rounds[-2].moved)
+        added = _complete(task, observations, measured) if how.complete_tracks and task.last and last else []
+        if k == 0 and task.ladders:
+            lenses = _calibrate_again(task, observations, accepted, lenses)
         residual_before = np.linalg.norm(project(model, observations) - xy, axis=1)[accepted]
-        if k == 0 and ladders:
-            with progress.phase("calibrate"):
-                again = without_hopeless(ladders, lenses)
-                lenses = calibrate(model, observations, accepted, again, adjust, FIRST_SCALES[-1:])
-            residual_before = np.linalg.norm(project(model, observations) - xy, axis=1)[accepted]
-        with progress.phase("adjust"):
+        with task.progress.phase("adjust"):
             # Only the last round needs the tight loss: the others lead to places to measure at.
             scales = scales_down_to(residual_before) if last else FIRST_SCALES[-1:]
-            adjust(model, scales)
-        if not keep_completed:
+            solves += _adjust(task, model, scales)
+        if how.write_completed == "none":
             _take_back(model, added)
         before, projected = projected, project(model, observations)
         residual_after = np.linalg.norm(projected - xy, axis=1)[accepted]
-        counts = np.bincount(_told(measured), minlength=len(Status))
-        done.append(
-            SurfaceRound(
-                points=len(measured.points),
-                surfaces=int(np.isfinite(normals[:, 0]).sum()),
-                observations=len(observations.image_ids),
-                statuses={status.label: int(counts[status]) for status in Status if counts[status]},
-                completed=len(added),
-                residual_before=_median(residual_before),
-                residual_after=_median(residual_after),
-                moved=_median(np.linalg.norm(projected - before, axis=1)),
-            )
-        )
+        moved = np.linalg.norm(projected - before, axis=1)
+        rounds.append(_round(measured, len(added), residual_before, residual_after, moved))
         if last:
             break
-    return SurfaceAdjustment(
-        rounds=done,
-        observations=observations,
-        accepted=accepted,
+    measurements = np.bincount(observations.point_index[accepted], minlength=len(observations.point_ids))
+    return Adjustment(
+        observations,
+        accepted,
+        solves,
+        normals=normals,
         covariance=np.where(accepted[:, None], measured.shifts.covariance, np.nan),
         reference=measured.surfaces.reference,
-        normals=measured.normals,
+        rounds=rounds,
         lenses=lenses,
+        textureless_points=int((measurements == 0).sum()),
     )
 
 
-def _estimate(
-    model: pycolmap.Reconstruction,
-    observations: Observations,
-    images: Sequence[ImageFile],
-    features: DenseFeaturesOptions,
-) -> Estimate:
+def _adjust(task: Task, model: pycolmap.Reconstruction, scales: Sequence[float]) -> list[BundleSummary]:
+    options = task.options
+    return adjust_geometrically(
+        model, scales, options.bundle_adjustment, options.bundle_adjustment_ceres, task.constants
+    )
+
+
+def _start(task: Task, observations: Observations) -> tuple[list[BundleSummary], list[LensChoice]]:
+    """The model adjusted to its keypoints, robustly; with nearly the right lenses, where they are sought."""
+    if not task.ladders:
+        with task.progress.phase("adjust"):
+            return _adjust(task, task.model, FIRST_SCALES), []
+    every = np.ones(len(observations.image_ids), bool)
+    with task.progress.phase("calibrate"):
+        return [], calibrate(task.model, observations, every, task.ladders, _solver(task), FIRST_SCALES)
+
+
+def _calibrate_again(
+    task: Task, observations: Observations, accepted: Bool, lenses: Sequence[LensChoice]
+) -> list[LensChoice]:
+    """The lenses by what was measured, which is far more precise than keypoints."""
+    ladders = without_hopeless(task.ladders, lenses)
+    sharing = task.options.calibration.share == "auto"
+    with task.progress.phase("calibrate"):
+        return calibrate(
+            task.model,
+            observations,
+            accepted,
+            ladders,
+            _solver(task),
+            FIRST_SCALES[-1:],
+            sharing=sharing,
+        )
+
+
+def _solver(task: Task) -> Solver:
+    options = task.options.bundle_adjustment
+    covariances = partial(camera_covariances, options=options, constants=task.constants)
+    return Solver(partial(_adjust, task), covariances)
+
+
+def _round(
+    measured: "_Measured", completed: int, before: Float64, after: Float64, moved: Float64
+) -> SurfaceRound:
+    counts = np.bincount(_told(measured), minlength=len(Status))
+    return SurfaceRound(
+        points=len(measured.points),
+        surfaces=int(np.isfinite(measured.normals[:, 0]).sum()),
+        observations=len(measured.accepted),
+        statuses={status.label: int(counts[status]) for status in Status if counts[status]},
+        completed=completed,
+        residual_before=_median(before),
+        residual_after=_median(after),
+        moved=_median(moved),
+    )
+
+
+def _estimate(task: Task, observations: Observations) -> Estimate:
     """What a round takes, as far as the model before it tells."""
-    points = points_of(model, observations)
-    surfaces = surfaces_of(model, observations, points, images)
+    images, features = task.images, task.options.dense_features
+    points = points_of(task.model, observations)
+    surfaces = surfaces_of(task.model, observations, points, images)
     planes = np.zeros((len(points), 3))
     supports = [REFINE_SUPPORT, *SHIFT_SUPPORTS[:-1]]
     num_pairs = len(observations.image_ids)
@@ -206,16 +186,9 @@ def _estimate(
     return replace(patches, memory=patches.memory + num_pairs * _PROBLEM_BYTES)
 
 
-def _measure(
-    model: pycolmap.Reconstruction,
-    observations: Observations,
-    normals: Float64 | None,
-    images: Sequence[ImageFile],
-    features: DenseFeaturesOptions,
-    first: bool,
-    progress: Progress,
-) -> _Measured:
+def _measure(task: Task, observations: Observations, normals: Float64 | None, *, first: bool) -> _Measured:
     """Measure all observations and put into the model what is accepted."""
+    model, images, features = task.model, task.images, task.options.dense_features
     points = points_of(model, observations)
     surfaces = surfaces_of(model, observations, points, images)
     seen = np.stack([surfaces.views["x"], surfaces.views["y"]], 1)
@@ -229,7 +202,7 @@ def _measure(
     )
     planes = np.zeros((len(points), 3)) if normals is None else planes_from_normals(surfaces, normals)
     fits, shifts = align_surfaces(
-        surfaces, planes, residual < gate, SHIFT_SUPPORTS, limits, images, features, progress
+        surfaces, planes, residual < gate, SHIFT_SUPPORTS, limits, images, features, task.progress
     )
     # A point counts if its reference and at least one more view agree.
     accepted = shifts.accepted & fits.accepted[surfaces.point]
@@ -248,15 +221,9 @@ def _measure(
     return _Measured(surfaces, fits.planes, points, accepted, shifts, normals)
 
 
-def _complete(
-    model: pycolmap.Reconstruction,
-    observations: Observations,
-    measured: _Measured,
-    images: Sequence[ImageFile],
-    features: DenseFeaturesOptions,
-    progress: Progress,
-) -> list[tuple[int, int]]:
+def _complete(task: Task, observations: Observations, measured: _Measured) -> list[tuple[int, int]]:
     """Add observations in images that lack them to the model; the image id and row of each 2D point."""
+    model, images, features = task.model, task.images, task.options.dense_features
     image_ids = sorted(model.reg_image_ids())
     poses: list[ImagePose | None] = []
     for image_id, file in zip(image_ids, images, strict=True):
@@ -271,7 +238,7 @@ def _complete(
     )
     limits = replace(COMPLETION_LIMITS, num_threads=features.num_threads)
     shifts = measure_surfaces(
-        candidates, measured.planes, [COMPLETION_SUPPORT], limits, images, features, progress
+        candidates, measured.planes, [COMPLETION_SUPPORT], limits, images, features, task.progress
     )
     added = []
     found = shifts.status == Status.MOVED

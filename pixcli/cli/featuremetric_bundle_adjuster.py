@@ -4,24 +4,17 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from pixcli.bundle_adjustment.adjust import refine_model
+from pixcli.adapters.refine_model import ModelFiles, refine_model
+from pixcli.bundle_adjustment.model_result import ModelResult
+from pixcli.bundle_adjustment.residual_field import ResidualField
 from pixcli.bundle_adjustment.residual_figure import draw_residual_fields
-from pixcli.bundle_adjustment.result import Adjustment
-from pixcli.bundle_adjustment.surface_rounds import SurfaceRound
+from pixcli.bundle_adjustment.strategy import SurfaceRound
 from pixcli.cli.params import command
 from pixcli.cli.terminal import print_table
 from pixcli.errors import UserError
 from pixcli.io.files import check_distinct, check_writable
 from pixcli.io.report import write_figure, write_report
-from pixcli.options import (
-    BundleAdjustmentCeresOptions,
-    BundleAdjustmentOptions,
-    DenseFeaturesOptions,
-    FeaturemetricBundleAdjustmentOptions,
-    InterpolationOptions,
-    PosePriorOptions,
-    TrackOptions,
-)
+from pixcli.options.bundle_adjustment import FeaturemetricBundleAdjusterOptions
 from pixcli.progress import Progress
 from pixcli.sampling.status import Status
 
@@ -44,13 +37,7 @@ def featuremetric_bundle_adjuster(
     write_normals_path: Path | None,
     covariance_path: Path | None,
     report_path: Path | None,
-    options: FeaturemetricBundleAdjustmentOptions,
-    adjustment: BundleAdjustmentOptions,
-    ceres: BundleAdjustmentCeresOptions,
-    tracks: TrackOptions,
-    pose_priors: PosePriorOptions,
-    features: DenseFeaturesOptions,
-    interpolation: InterpolationOptions,
+    options: FeaturemetricBundleAdjusterOptions,
     progress: Progress,
 ) -> None:
     """Refine the cameras, poses and points of a COLMAP model.
@@ -59,67 +46,51 @@ def featuremetric_bundle_adjuster(
     after COLMAP's mapper, with or without feature_refiner before it. The written model has the refined
     observations.
     """
+    files = ModelFiles(
+        input_path,
+        output_path,
+        image_path,
+        database_path,
+        output_database_path,
+        constant_image_list_path,
+        constant_camera_list_path,
+        constant_rig_list_path,
+        constant_point_list_path,
+        references_path,
+        write_normals_path,
+        covariance_path,
+    )
     figure_path = None if report_path is None else report_path.with_suffix(".png")
     if report_path == figure_path is not None:
         raise UserError(
             f"{report_path} is the name of a picture, which is drawn beside the report: name a .json file"
         )
-    check_distinct(
-        {
-            "--input_path": input_path,
-            "--image_path": image_path,
-            "--database_path": database_path,
-            "--constant_image_list_path": constant_image_list_path,
-            "--constant_camera_list_path": constant_camera_list_path,
-            "--constant_rig_list_path": constant_rig_list_path,
-            "--constant_point_list_path": constant_point_list_path,
-        },
-        {
-            "--output_path": output_path,
-            "--output_database_path": output_database_path,
-            "--DenseFeatures.cache_path": Path(features.cache_path) if features.cache_path else None,
-            "--references_path": references_path,
-            "--write_normals_path": write_normals_path,
-            "--covariance_path": covariance_path,
-            "--report_path": report_path,
-            "--report_path, whose picture this is": figure_path,
-        },
-        in_place={"--output_path": "--input_path", "--output_database_path": "--database_path"},
-    )
+    cache = options.dense_features.cache_path
+    outputs = {
+        "--output_path": output_path,
+        "--output_database_path": output_database_path,
+        "--DenseFeatures.cache_path": Path(cache) if cache else None,
+        "--references_path": references_path,
+        "--write_normals_path": write_normals_path,
+        "--covariance_path": covariance_path,
+        "--report_path": report_path,
+        "--report_path, whose picture this is": figure_path,
+    }
+    inputs = {f"--{name}": path for name, path in vars(files).items() if f"--{name}" not in outputs}
+    in_place = {"--output_path": "--input_path", "--output_database_path": "--database_path"}
+    check_distinct(inputs, outputs, in_place=in_place)
     for path in (report_path, figure_path, write_normals_path, covariance_path, references_path):
         if path is not None:
             check_writable(path)
-    refined = refine_model(
-        input_path,
-        output_path,
-        image_path,
-        features,
-        options,
-        interpolation,
-        adjustment,
-        ceres,
-        tracks=tracks,
-        pose_priors=pose_priors,
-        database_path=database_path,
-        output_database_path=output_database_path,
-        constant_image_list_path=constant_image_list_path,
-        constant_camera_list_path=constant_camera_list_path,
-        constant_rig_list_path=constant_rig_list_path,
-        constant_point_list_path=constant_point_list_path,
-        normals_path=write_normals_path,
-        covariance_path=covariance_path,
-        references_path=references_path,
-        progress=progress,
-    )
+    refined = refine_model(files, options, progress)
     if report_path is not None and figure_path is not None:
-        used = (options, adjustment, ceres, tracks, pose_priors, features, interpolation)
-        groups = {group.group: asdict(group) for group in used}
+        groups = {group.group: asdict(group) for group in vars(options).values()}
         write_report(report_path, "featuremetric_bundle_adjuster", {"options": groups, **refined.contents()})
         write_figure(figure_path, draw_residual_fields(refined.residual_fields))
     _print_summary(refined)
 
 
-def _print_summary(refined: Adjustment) -> None:
+def _print_summary(refined: ModelResult) -> None:
     restored = [image.name for image in refined.images if image.restored]
     jumped = [pose.name for pose in refined.changes.poses if pose.jumped]
     focal = [str(focal.camera) for focal in refined.changes.focal_lengths if focal.jumped]
@@ -128,6 +99,7 @@ def _print_summary(refined: Adjustment) -> None:
         ("cost", *_before_after(refined.cost)),
     ]
     print_table("Model", ["", "before", "after"], rows)
+    model, last = refined.reconstruction, refined.adjustment
     moves = sorted(refined.changes.poses, key=lambda pose: pose.baselines)
     chain: list[tuple[str, object]] = [
         (f"loop {k + 1}: observations {name}", value)
@@ -147,17 +119,19 @@ def _print_summary(refined: Adjustment) -> None:
         "Changes",
         ["", "value"],
         [
-            ("images", refined.num_images),
-            ("points", refined.num_points),
-            ("observations", refined.num_observations),
-            *((f"  without effect: {reason}", count) for reason, count in refined.gated.items() if count),
-            ("points without texture", refined.textureless_points),
+            ("images", model.num_reg_images()),
+            ("points", model.num_points3D()),
+            ("observations", model.compute_num_observations()),
+            *((f"  without effect: {reason}", count) for reason, count in last.gated.items() if count),
+            ("points without texture", last.textureless_points),
             ("points that contradict themselves, back where they were", refined.restored_points),
             ("move of a camera, median (baselines)", f"{moves[len(moves) // 2].baselines:.2g}"),
             ("  largest", f"{moves[-1].baselines:.2g} ({moves[-1].name})"),
             ("images that moved far more than others", _named(jumped)),
             ("focal lengths that changed far more than others", _named(focal)),
             ("images whose cost had risen, back at their pose", _named(restored)),
+            ("solves", len(refined.solves)),
+            ("  ended before they converged", sum(not solve.converged for solve in refined.solves)),
             *chain,
         ],
     )
@@ -187,7 +161,7 @@ def _print_rounds(rounds: Sequence[SurfaceRound]) -> None:
     print_table("Rounds", ["", *(f"round {k + 1}" for k in range(len(rounds)))], lines)
 
 
-def _print_cameras(refined: Adjustment) -> None:
+def _print_cameras(refined: ModelResult) -> None:
     """The cameras whose residuals are most systematic."""
     worst = sorted(refined.residual_fields, key=lambda field: -field.systematic)[:_MOST_CAMERAS]
     focal = {change.camera: f"{change.change:+.2e}" for change in refined.changes.focal_lengths}
@@ -202,10 +176,18 @@ def _print_cameras(refined: Adjustment) -> None:
                 f"{field.noise:.3f}",
                 f"{field.systematic:.3f}",
                 focal.get(field.camera, ""),
-                f"too simple, try {field.next_model}" if field.too_simple else "fits",
+                _verdict(field),
             )
             for field in worst
         ],
+    )
+
+
+def _verdict(field: ResidualField) -> str:
+    if not field.too_simple:
+        return "fits"
+    return (
+        f"too simple, try {field.next_model}" if field.next_model else "too simple, COLMAP has no richer one"
     )
 
 

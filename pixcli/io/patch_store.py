@@ -16,8 +16,10 @@ import json
 import mmap
 import os
 import shutil
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
@@ -28,6 +30,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pixcli.errors import UserError
+from pixcli.options import DenseFeaturesOptions
 
 FORMAT = "pixcli features"
 VERSION = 1
@@ -330,6 +333,16 @@ def open_store(
             raise UserError(f"{path}: {error}; {_REMEDY}") from None
         return _create(path, contents)
     return PatchStore(contents, path, hashes)
+
+
+@contextmanager
+def cache_beside(options: DenseFeaturesOptions, output_path: Path) -> Iterator[DenseFeaturesOptions]:
+    """Options whose cache has a name: one without gets a file beside the output, removed at the end."""
+    if not options.use_cache or options.cache_path:
+        yield options
+        return
+    with tempfile.TemporaryDirectory(prefix=".pixcli-", dir=output_path.absolute().parent) as folder:
+        yield replace(options, cache_path=str(Path(folder) / "cache.h5"))
 
 
 def check_disk(path: Path, contents: Contents) -> None:

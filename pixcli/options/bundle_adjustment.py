@@ -1,9 +1,12 @@
 """Options of bundle adjustment."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
+from pixcli.options.calibration import CalibrationOptions
+from pixcli.options.dense_features import DenseFeaturesOptions
 from pixcli.options.fields import OptionGroup, option, parse_numbers
+from pixcli.options.interpolation import InterpolationOptions
 
 
 def _parse_levels(text: str) -> tuple[int, ...] | None:
@@ -222,3 +225,21 @@ class TrackOptions(OptionGroup):
         minimum=0,
         advanced=True,
     )
+
+
+@dataclass(frozen=True)
+class FeaturemetricBundleAdjusterOptions:
+    """All groups of the refinement of a model."""
+
+    featuremetric_bundle_adjustment: FeaturemetricBundleAdjustmentOptions = field(
+        default_factory=FeaturemetricBundleAdjustmentOptions
+    )
+    bundle_adjustment: BundleAdjustmentOptions = field(default_factory=BundleAdjustmentOptions)
+    bundle_adjustment_ceres: BundleAdjustmentCeresOptions = field(
+        default_factory=BundleAdjustmentCeresOptions
+    )
+    calibration: CalibrationOptions = field(default_factory=CalibrationOptions)
+    tracks: TrackOptions = field(default_factory=TrackOptions)
+    pose_priors: PosePriorOptions = field(default_factory=PosePriorOptions)
+    dense_features: DenseFeaturesOptions = field(default_factory=DenseFeaturesOptions)
+    interpolation: InterpolationOptions = field(default_factory=InterpolationOptions)

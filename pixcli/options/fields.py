@@ -212,6 +212,11 @@ def build_all(bundle: type[Bundle], values: Mapping[str, Value]) -> Bundle:
     return bundle(**{name: build(group, values) for name, group in get_type_hints(bundle).items()})
 
 
+def part_of(bundle: object, kind: type[Bundle]) -> Bundle:
+    """A smaller dataclass of groups from a larger one that has them under the same names."""
+    return kind(**{name: getattr(bundle, name) for name in get_type_hints(kind)})
+
+
 def parse_numbers(text: str) -> tuple[float, ...]:
     """Numbers separated by commas, such as "1.0,0.5"."""
     try:

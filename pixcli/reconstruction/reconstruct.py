@@ -20,14 +20,15 @@ from typing import Any
 
 import pycolmap
 
-from pixcli.bundle_adjustment.adjust import refine_model
+from pixcli.adapters.refine_model import ModelFiles, refine_model
 from pixcli.errors import UserError
 from pixcli.io.database import copy_database
 from pixcli.io.files import replacing
 from pixcli.io.report import write_report
 from pixcli.keypoint_adjustment.refine import refine_keypoints
 from pixcli.options import ChainOptions, TriangulationChainOptions
-from pixcli.options.fields import OptionGroup
+from pixcli.options.bundle_adjustment import FeaturemetricBundleAdjusterOptions
+from pixcli.options.fields import OptionGroup, part_of
 from pixcli.progress import Progress
 from pixcli.reconstruction import colmap_steps as colmap
 from pixcli.reconstruction.chain import Chain, Source
@@ -312,21 +313,17 @@ def _adjust(chain: Chain, database: Path) -> None:
     options, model = chain.options, chain.folder / "model"
 
     def adjust(resume: bool) -> Mapping[str, Any]:
-        adjustment = refine_model(
-            chain.folder / "sparse" / "0",
-            model,
-            chain.source.image_path,
-            chain.features("adjustment"),
-            replace(options.featuremetric_bundle_adjustment, overwrite=True),
-            options.interpolation,
-            options.bundle_adjustment,
-            options.bundle_adjustment_ceres,
-            tracks=options.tracks,
-            pose_priors=options.pose_priors,
-            database_path=database,
-            progress=chain.phases(),
+        how = replace(options.featuremetric_bundle_adjustment, overwrite=True)
+        chosen = replace(
+            part_of(options, FeaturemetricBundleAdjusterOptions),
+            featuremetric_bundle_adjustment=how,
+            dense_features=chain.features("adjustment"),
         )
-        return {**adjustment.contents(), **colmap.model_figures(pycolmap.Reconstruction(model))}
+        files = ModelFiles(
+            chain.folder / "sparse" / "0", model, chain.source.image_path, database_path=database
+        )
+        refined = refine_model(files, chosen, chain.phases())
+        return {**refined.contents(), **colmap.model_figures(refined.reconstruction)}
 
     def copy(resume: bool) -> Mapping[str, Any]:
         with tempfile.TemporaryDirectory(prefix=".pixcli-", dir=chain.folder) as temporary:
@@ -336,15 +333,7 @@ def _adjust(chain: Chain, database: Path) -> None:
         return colmap.model_figures(pycolmap.Reconstruction(model))
 
     if options.featuremetric_bundle_adjustment.apply:
-        groups = (
-            options.featuremetric_bundle_adjustment,
-            options.bundle_adjustment,
-            options.bundle_adjustment_ceres,
-            options.tracks,
-            options.pose_priors,
-            options.dense_features,
-            options.interpolation,
-        )
+        groups = vars(part_of(options, FeaturemetricBundleAdjusterOptions)).values()
         chain.step("adjustment", groups, [model], adjust)
     else:
         chain.step("model", [], [model], copy)
