@@ -54,3 +54,16 @@ def mapped(small_scene: SmallScene, tmp_path_factory: pytest.TempPathFactory) ->
     folder.mkdir()
     map_database(small_scene.database_path, small_scene.path / "images").write_binary(str(folder))
     return folder
+
+
+@pytest.fixture
+def rigs() -> pycolmap.Reconstruction:
+    """Two rigs of three cameras with noise, three frames each."""
+    pycolmap.set_random_seed(0)
+    options = pycolmap.SyntheticDatasetOptions(
+        num_rigs=2, num_cameras_per_rig=3, num_frames_per_rig=3, num_points3D=60
+    )
+    model = pycolmap.synthesize_dataset(options)
+    noise = pycolmap.SyntheticNoiseOptions(point2D_stddev=0.3, rig_from_world_translation_stddev=0.01)
+    pycolmap.synthesize_noise(noise, model)
+    return model

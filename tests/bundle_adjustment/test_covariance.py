@@ -14,6 +14,7 @@ from pixcli.options import InterpolationOptions
 from pixcli.options.bundle_adjustment import (
     BundleAdjustmentCeresOptions,
     BundleAdjustmentOptions,
+    FeaturemetricBundleAdjusterOptions,
     FeaturemetricBundleAdjustmentOptions,
 )
 
@@ -149,12 +150,16 @@ def test_features_predict_their_errors(feature_scene, cameras_per_rig):
         rng, observations = np.random.default_rng(seed), made.observations
         made.patches.data[...] += rng.normal(0, deviation, (len(observations.xy), 1, 1, 6))
         model = pycolmap.Reconstruction(made.truth)
-        interpolation = InterpolationOptions(l2_normalize=False)
-        options = FeaturemetricBundleAdjustmentOptions(strategy="feature_reference", loss_scale=loss_scale)
+        options = FeaturemetricBundleAdjusterOptions(
+            FeaturemetricBundleAdjustmentOptions(strategy="feature_reference", loss_scale=loss_scale),
+            FIXED,
+            CERES,
+            interpolation=InterpolationOptions(l2_normalize=False),
+        )
         level = (made.patches, made.references)
-        adjust_bundle(model, observations, [level], options, interpolation, FIXED, CERES)
+        adjust_bundle(model, observations, [level], options)
         rows = np.arange(len(observations.xy))
-        problem = evaluation_problem(model, observations, level, rows, options, interpolation, CERES)
+        problem = evaluation_problem(model, observations, level, rows, options)
         everything = np.ones(len(rows), bool)
         covariance = model_covariance(
             model, observations, everything, loss_scale, FIXED, NOTHING, FeatureResiduals(*problem.slopes())

@@ -1,30 +1,15 @@
-"""What a refinement of a model starts from: constants from lists, and images that take no part."""
-
-from pathlib import Path
+"""Images and points that take no part in the refinement of a model."""
 
 import numpy as np
 import pycolmap
 import pytest
 
 from pixcli.bundle_adjustment.geometric import adjust_geometrically
-from pixcli.bundle_adjustment.inputs import check_observations, read_constants, set_aside
+from pixcli.bundle_adjustment.inputs import check_observations, set_aside
 from pixcli.bundle_adjustment.problem import Constants
 from pixcli.errors import UserError
 from pixcli.geometry.observations import read_observations
 from pixcli.options import BundleAdjustmentCeresOptions, BundleAdjustmentOptions
-
-
-@pytest.fixture
-def rigs() -> pycolmap.Reconstruction:
-    """Two rigs of three cameras with noise, three frames each."""
-    pycolmap.set_random_seed(0)
-    options = pycolmap.SyntheticDatasetOptions(
-        num_rigs=2, num_cameras_per_rig=3, num_frames_per_rig=3, num_points3D=60
-    )
-    model = pycolmap.synthesize_dataset(options)
-    noise = pycolmap.SyntheticNoiseOptions(point2D_stddev=0.3, rig_from_world_translation_stddev=0.01)
-    pycolmap.synthesize_noise(noise, model)
-    return model
 
 
 def tracks(model: pycolmap.Reconstruction) -> dict:
@@ -39,18 +24,6 @@ def tracks(model: pycolmap.Reconstruction) -> dict:
 
 def adjust(model: pycolmap.Reconstruction, constants: Constants | None = None) -> None:
     adjust_geometrically(model, (1.0,), BundleAdjustmentOptions(), BundleAdjustmentCeresOptions(), constants)
-
-
-def test_lists_become_constants(rigs, tmp_path: Path) -> None:
-    images = sorted(image.name for image in rigs.images.values())[:2]
-    contents = {"images": images, "cameras": [2, 5], "rigs": [1], "points": [3, 1, 3]}
-    paths = {name: tmp_path / name for name in contents}
-    for name, lines in contents.items():
-        paths[name].write_text("# a comment\n\n" + "\n".join(map(str, lines)))
-    constants = read_constants(rigs, *paths.values())
-    assert {rigs.images[image_id].name for image_id in constants.images} == set(images)
-    assert (constants.cameras, constants.rigs, constants.points) == ({2, 5}, {1}, {1, 3})
-    assert read_constants(rigs, None, None, None, None) == Constants()
 
 
 def test_constant_rigs_keep_their_sensors(rigs) -> None:

@@ -13,6 +13,7 @@ from pixcli.options import DenseFeaturesOptions, InterpolationOptions
 from pixcli.options.bundle_adjustment import (
     BundleAdjustmentCeresOptions,
     BundleAdjustmentOptions,
+    FeaturemetricBundleAdjusterOptions,
     FeaturemetricBundleAdjustmentOptions,
 )
 from pixcli.sampling.feature_references import compute_references, extraction_around
@@ -37,10 +38,12 @@ def _adjust(scene, model, strategy="feature_reference", adjustment=FIXED_CAMERAS
         model,
         scene.observations,
         [(scene.patches, scene.references)],
-        FeaturemetricBundleAdjustmentOptions(strategy=strategy, **options),
-        PLAIN,
-        adjustment,
-        ceres,
+        FeaturemetricBundleAdjusterOptions(
+            FeaturemetricBundleAdjustmentOptions(strategy=strategy, **options),
+            adjustment,
+            ceres,
+            interpolation=PLAIN,
+        ),
         constants=constants,
     )
 

@@ -13,9 +13,14 @@ import pytest
 from PIL import Image
 
 from pixcli.bundle_adjustment.problem import Constants
-from pixcli.bundle_adjustment.surface_rounds import SurfaceAdjustment, adjust_by_surfaces
+from pixcli.bundle_adjustment.strategy import Adjustment, Task
+from pixcli.bundle_adjustment.surface_rounds import adjust_by_surfaces
 from pixcli.geometry.observations import project
-from pixcli.options import BundleAdjustmentCeresOptions, BundleAdjustmentOptions, DenseFeaturesOptions
+from pixcli.options import BundleAdjustmentOptions
+from pixcli.options.bundle_adjustment import (
+    FeaturemetricBundleAdjusterOptions,
+    FeaturemetricBundleAdjustmentOptions,
+)
 from pixcli.progress import Progress
 from pixcli.sampling.streaming import ImageFile
 from pixcli.synthetic.evaluation import center_errors
@@ -85,19 +90,21 @@ class Room:
             frame.rig_from_world = pycolmap.Rigid3d(turn, position * unit(rng)) * frame.rig_from_world
         return model
 
-    def adjust(self, model: pycolmap.Reconstruction, rounds: int = 2) -> SurfaceAdjustment:
-        return adjust_by_surfaces(
+    def adjust(self, model: pycolmap.Reconstruction, rounds: int = 2) -> Adjustment:
+        options = FeaturemetricBundleAdjusterOptions(
+            FeaturemetricBundleAdjustmentOptions(rounds=rounds), FIXED
+        )
+        task = Task(
             model,
             self.files,
-            DenseFeaturesOptions(),
-            FIXED,
-            BundleAdjustmentCeresOptions(num_threads=1),
+            options,
             Constants(),
-            rounds=rounds,
-            complete_tracks=True,
-            keep_completed=False,
+            ladders={},
+            last=True,
+            with_residuals=False,
             progress=Progress(),
         )
+        return adjust_by_surfaces(task)
 
 
 def unit(rng: np.random.Generator) -> np.ndarray:

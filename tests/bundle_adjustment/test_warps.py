@@ -13,6 +13,7 @@ from pixcli.options import InterpolationOptions
 from pixcli.options.bundle_adjustment import (
     BundleAdjustmentCeresOptions,
     BundleAdjustmentOptions,
+    FeaturemetricBundleAdjusterOptions,
     FeaturemetricBundleAdjustmentOptions,
 )
 from pixcli.sampling.feature_references import strategy_interpolation
@@ -85,10 +86,12 @@ def _adjust(scene, model, level, strategy, constants, interpolation, **options):
         model,
         scene.observations,
         [level],
-        FeaturemetricBundleAdjustmentOptions(strategy=strategy, **options),
-        interpolation,
-        BundleAdjustmentOptions(refine_focal_length=False, refine_extra_params=False),
-        BundleAdjustmentCeresOptions(function_tolerance=1e-12, num_threads=1),
+        FeaturemetricBundleAdjusterOptions(
+            FeaturemetricBundleAdjustmentOptions(strategy=strategy, **options),
+            BundleAdjustmentOptions(refine_focal_length=False, refine_extra_params=False),
+            BundleAdjustmentCeresOptions(function_tolerance=1e-12, num_threads=1),
+            interpolation=interpolation,
+        ),
         constants=constants,
     )
 
@@ -197,10 +200,11 @@ def test_free_intrinsics_return_to_the_truth_as_warps_are_found_anew(feature_sce
             perturbed,
             scene.observations,
             [level],
-            FeaturemetricBundleAdjustmentOptions(strategy="patch_warp"),
-            interpolation,
-            BundleAdjustmentOptions(),
-            BundleAdjustmentCeresOptions(function_tolerance=1e-12, num_threads=1),
+            FeaturemetricBundleAdjusterOptions(
+                FeaturemetricBundleAdjustmentOptions(strategy="patch_warp"),
+                bundle_adjustment_ceres=BundleAdjustmentCeresOptions(function_tolerance=1e-12, num_threads=1),
+                interpolation=interpolation,
+            ),
             constants=Constants(images=held),
         )
         errors.append(np.median(scene.pixel_errors(perturbed)))

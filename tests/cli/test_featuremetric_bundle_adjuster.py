@@ -8,6 +8,9 @@ import numpy as np
 import pycolmap
 import pytest
 
+from pixcli.bundle_adjustment.geometric import adjust_keypoints
+from pixcli.bundle_adjustment.refinement import STRATEGIES
+from pixcli.bundle_adjustment.strategy import Adjustment, Task
 from pixcli.cli.main import main
 from pixcli.synthetic.evaluation import center_errors, surface_errors
 
@@ -197,11 +200,13 @@ def test_a_lost_model_is_not_written(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    def lose(model: pycolmap.Reconstruction, *rest: object) -> None:
-        for point in model.points3D.values():
+    def lose(task: Task) -> Adjustment:
+        adjusted = adjust_keypoints(task)
+        for point in task.model.points3D.values():
             point.xyz = point.xyz + np.array([1.0, 0.0, 0.0])
+        return adjusted
 
-    monkeypatch.setattr("pixcli.bundle_adjustment.adjust.adjust_geometrically", lose)
+    monkeypatch.setitem(STRATEGIES, "geometric", lose)
     more = ["--FeaturemetricBundleAdjustment.strategy", "geometric"]
     assert run(mapped, tmp_path / "out", small_scene.path / "images", *more) == 1
     assert "nothing was written" in capsys.readouterr().err
@@ -220,3 +225,10 @@ def test_missing_images_and_points_are_told(
     model.write_binary(str(tmp_path / "empty"))
     assert run(tmp_path / "empty", tmp_path / "out", small_scene.path / "images") == 1
     assert "has no 3D points" in capsys.readouterr().err
+
+
+def test_low_memory_works_alone_and_leaves_no_cache(small_scene, mapped: Path, tmp_path: Path) -> None:
+    more = ["--preset", "low_memory", "--DenseFeatures.model", "dsift"]
+    more += ["--FeaturemetricBundleAdjustment.rounds", "1"]
+    assert run(mapped, tmp_path / "out", small_scene.path / "images", *more) == 0
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]

@@ -30,12 +30,12 @@ module.{function} = stalling
 sys.exit(main(sys.argv[1:]))
 """
 MOMENTS = {
-    "reading": ("pixcli.bundle_adjustment.inputs", "read_model", "before"),
+    "reading": ("pixcli.adapters.refine_model", "read_model", "before"),
     "measuring": ("pixcli.bundle_adjustment.surface_rounds", "align_surfaces", "after"),
     "completing": ("pixcli.bundle_adjustment.surface_rounds", "find_candidates", "after"),
-    "between loops": ("pixcli.bundle_adjustment.adjust", "revise_tracks", "after"),
-    "writing": ("pixcli.bundle_adjustment.adjust", "write_model", "after"),
-    "writing the database": ("pixcli.bundle_adjustment.adjust", "write_database", "after"),
+    "between loops": ("pixcli.bundle_adjustment.refinement", "revise_tracks", "after"),
+    "writing": ("pixcli.adapters.refine_model", "write_model", "after"),
+    "writing the database": ("pixcli.adapters.refine_model", "write_database", "after"),
 }
 
 SOLVING = """

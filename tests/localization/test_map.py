@@ -8,17 +8,16 @@ import pycolmap
 import pytest
 from scipy.spatial import cKDTree
 
-from pixcli.bundle_adjustment.adjust import refine_model
+from pixcli.adapters.refine_model import ModelFiles, refine_model
 from pixcli.errors import UserError
 from pixcli.localization.localizer import QueryLocalizer
 from pixcli.localization.map import _spread, read_map
 from pixcli.options import (
-    BundleAdjustmentCeresOptions,
     BundleAdjustmentOptions,
     DenseFeaturesOptions,
     FeaturemetricBundleAdjustmentOptions,
-    InterpolationOptions,
 )
+from pixcli.options.bundle_adjustment import FeaturemetricBundleAdjusterOptions
 
 
 def test_a_map_that_was_made_is_used_again(left_out, tmp_path):
@@ -126,15 +125,11 @@ def test_a_refined_model_comes_with_references(left_out, tmp_path):
     source.mkdir()
     left_out.model.write_binary(str(source))
     refine_model(
-        source,
-        refined,
-        left_out.images,
-        DenseFeaturesOptions(),
-        FeaturemetricBundleAdjustmentOptions(rounds=1, complete_tracks=False),
-        InterpolationOptions(),
-        BundleAdjustmentOptions(refine_focal_length=False, refine_extra_params=False),
-        BundleAdjustmentCeresOptions(),
-        references_path=path,
+        ModelFiles(source, refined, left_out.images, references_path=path),
+        FeaturemetricBundleAdjusterOptions(
+            FeaturemetricBundleAdjustmentOptions(rounds=1, complete_tracks=False),
+            BundleAdjustmentOptions(refine_focal_length=False, refine_extra_params=False),
+        ),
     )
     localizer = QueryLocalizer(pycolmap.Reconstruction(refined), references=path)
     assert localizer.map.source == "file"
