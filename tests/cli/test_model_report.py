@@ -9,7 +9,8 @@ import pycolmap
 import pytest
 from PIL import Image
 
-from pixcli.bundle_adjustment import adjust, feature_rounds
+from pixcli.bundle_adjustment import feature_rounds
+from pixcli.bundle_adjustment.refinement import STRATEGIES
 from pixcli.cli.main import main
 
 FIXED = ["--BundleAdjustment.refine_focal_length", "0", "--BundleAdjustment.refine_extra_params", "0"]
@@ -108,22 +109,22 @@ def test_an_image_that_the_adjustment_spoils_goes_back(
         turn = pycolmap.Rotation3d(np.radians([0.3, -0.4, 0.0]))
         frame.rig_from_world = pycolmap.Rigid3d(turn, np.zeros(3)) * frame.rig_from_world
 
-    module = feature_rounds if strategy == "feature_reference" else adjust
-    function = {
-        "geometric": "adjust_geometrically",
-        "surface": "adjust_by_surfaces",
-        "feature_reference": "adjust_bundle",
-    }[strategy]
-    original, calls = getattr(module, function), []
+    calls = []
 
-    def spoiling(model: pycolmap.Reconstruction, *rest, **named):
-        result = original(model, *rest, **named)
-        if not calls:
-            spoil(model)
-        calls.append(function)
-        return result
+    def spoiling(original):
+        def spoiled(given, *rest, **named):
+            result = original(given, *rest, **named)
+            if not calls:
+                spoil(getattr(given, "model", given))
+            calls.append(original)
+            return result
 
-    monkeypatch.setattr(module, function, spoiling)
+        return spoiled
+
+    if strategy == "feature_reference":  # it judges images itself, after it has adjusted them
+        monkeypatch.setattr(feature_rounds, "adjust_bundle", spoiling(feature_rounds.adjust_bundle))
+    else:
+        monkeypatch.setitem(STRATEGIES, strategy, spoiling(STRATEGIES[strategy]))
     more = [STRATEGY, strategy, "--report_path", tmp_path / "report.json"]
     more += ["--DenseFeatures.model", "dsift"] if strategy == "feature_reference" else []
     assert run(mapped, tmp_path / "out", small_scene.path / "images", *more) == 0
