@@ -18,7 +18,7 @@ EXAMPLES = {  # how many for the shell and for Python; the tests below run them,
     "README.md": (3, 0),  # test_commands.py
     "docs/batch.md": (1, 0),  # tests/test_batch.py
     "docs/feature_models.md": (1, 1),
-    "docs/from_pixsfm.md": (8, 8),  # the last one for the shell in tests/scripts
+    "docs/from_pixsfm.md": (8, 8),
     "docs/localization.md": (2, 1),  # the latter in tests/localization/test_example.py
     "docs/pyceres.md": (0, 1),
 }
@@ -122,6 +122,19 @@ def test_from_pixsfm(hloc_files, number):
     hloc_files.shell(our_lines(blocks[number]).replace("[...]", omitted))
     output = hloc_files.path / OUTPUTS_OF_PIXSFM_PAGE[number]
     assert output.stat().st_size > 50
+
+
+COMMANDS_OF_SCRIPTS = our_lines(shell_examples("docs/from_pixsfm.md")[-1]).splitlines()
+
+
+@pytest.mark.parametrize("command", COMMANDS_OF_SCRIPTS)
+def test_from_pixsfm_knows_the_options_of_scripts(place, command):
+    """They need data sets; tests/scripts runs the scripts on small ones."""
+    if "download.py" in command:
+        pytest.skip("needs a network; tests/scripts has a server for it")
+    run = place.run("bash", "-c", command.replace("python scripts", f"python {ROOT}/scripts"), code=1)
+    assert "usage:" not in run.stderr
+    assert run.stderr.count("\n") == 1
 
 
 def our_statements(block: str) -> str:
