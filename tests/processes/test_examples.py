@@ -168,6 +168,7 @@ groups_of_options = (
 """
 
 
+@pytest.mark.slow
 def test_from_pixsfm_in_python(hloc_files, localized):
     (hloc_files.path / "refined.db").unlink(missing_ok=True)
     code = PIXSFM_PRELUDE
@@ -196,6 +197,7 @@ point2D_idxs, point3D_ids = np.array(seen).T
 """
 
 
+@pytest.mark.slow
 def test_the_notebook_with_photos(place, photos):
     pytest.importorskip("plotly")
     code = notebook_code("docs/demo.ipynb")
