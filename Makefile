@@ -1,6 +1,8 @@
 # make demo, make test, make bench: each sets up what is missing, once, and runs. Needs Debian or Ubuntu;
 # elsewhere install the prerequisites that README.md names, then the same commands work.
 PYTHON ?= python3
+# Tests run in several processes; each makes the scenes that its tests share, so that more than four gain little.
+test: export PYTEST_ADDOPTS ?= --numprocesses auto --maxprocesses 4 --dist worksteal
 BIN := .venv/bin
 SOURCES := $(shell find pixcli native presets -type f -not -path '*/__pycache__/*')
 

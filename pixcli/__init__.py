@@ -12,6 +12,7 @@ Options are the dataclasses of pixcli.options; a mistake in the input raises pix
 """
 
 import importlib
+import zlib  # noqa: F401  before pycolmap, which brings a zlib of its own
 from typing import TYPE_CHECKING
 
 __version__ = "0.1.0"

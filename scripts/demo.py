@@ -29,9 +29,9 @@ def main(folder: Path) -> None:
     folder.mkdir(parents=True)
     pycolmap.logging.minloglevel = 2
 
-    size = ["--Synthetic.width", "800", "--Synthetic.height", "600", "--Synthetic.num_images", "12"]
+    size = ["--Synthetic.width", "640", "--Synthetic.height", "480", "--Synthetic.num_images", "10"]
     generate = ["synthetic_dataset_generator", "--output_path", scene, *size]
-    step("Render 12 images of a synthetic scene", pixcli, *generate)
+    step("Render 10 images of a synthetic scene", pixcli, *generate)
     truth = pycolmap.Reconstruction(scene / "gt")
     raw, refined = folder / "raw.db", folder / "refined.db"
     step("Extract and match SIFT", build_database, truth, scene / "images", raw)

@@ -1,4 +1,5 @@
 import logging
+import signal
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,9 @@ from pixcli.options import SyntheticOptions
 from pixcli.options.synthetic import CameraModel
 from pixcli.synthetic.baseline import build_database, map_database
 from pixcli.synthetic.dataset import generate_dataset
+
+# A shell that starts the tests in the background has them ignore Ctrl-C; programs that they start would, too.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)

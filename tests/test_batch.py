@@ -39,6 +39,7 @@ def make(data: Path, out: Path, *options: str) -> list[str]:
     return ["make", "-f", str(MAKEFILE), *variables, pixcli, *options]
 
 
+@pytest.mark.slow
 def test_killed_and_resumed(data: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     command = make(data, out, "-j2", "-k")

@@ -22,6 +22,7 @@ def test_ruff():
     _check(sys.executable, "-m", "ruff", "check")
 
 
+@pytest.mark.slow
 def test_mypy():
     _check(sys.executable, "-m", "mypy")
 

@@ -12,6 +12,7 @@ pytest.importorskip("plotly")
 NOTEBOOK = Path(__file__).parents[2] / "docs" / "demo.ipynb"
 
 
+@pytest.mark.slow
 def test_the_notebook_runs_and_refinement_helps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("PHOTOS", raising=False)
     notebook = nbformat.read(NOTEBOOK, as_version=4)

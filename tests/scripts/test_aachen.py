@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pycolmap
+import pytest
 
 from pixcli.options import SyntheticOptions
 from pixcli.synthetic.dataset import generate_dataset
@@ -13,6 +14,7 @@ from pixcli.synthetic.dataset import generate_dataset
 SCRIPT = Path(__file__).parents[2] / "scripts" / "aachen" / "localization.py"
 
 
+@pytest.mark.slow
 def test_from_known_poses_to_a_submission(tmp_path: Path) -> None:
     size = {"width": 160, "height": 120, "num_images": 70, "samples": 1, "noise": 1.0, "surface_spacing": 1.0}
     generate_dataset(tmp_path / "scene", SyntheticOptions(num_threads=1, **size))

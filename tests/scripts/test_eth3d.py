@@ -177,6 +177,7 @@ def test_both_grids_of_voxels_count() -> None:
     assert evaluation._voxel_mean(points[:0], good[:0]) == 0.0
 
 
+@pytest.mark.slow
 def test_tables_and_plots(data: Path, tmp_path: Path) -> None:
     given = ["--data", data, "--outputs", tmp_path]
     for tag in ("raw", "refined"):
