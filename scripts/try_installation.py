@@ -1,5 +1,5 @@
-"""Tries the pixcli of an environment as a user would: the minimal test, the facts about the build, and a refined
-model of ten photos (of PIXCLI_DATA or ../shared/data where they are there, else rendered ones).
+"""Tries the pixcli of an environment as a user would: the minimal test, the facts about the build, and a
+refined model of ten photos (of PIXCLI_DATA or ../shared/data where they are there, else rendered ones).
 
 usage: ENVIRONMENT/bin/python scripts/try_installation.py     (pytest must be installed there)
 """
@@ -23,11 +23,15 @@ def main(folder: Path) -> None:
     shutil.copy(ROOT / "tests" / "test_minimal.py", folder)
     run(folder, sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_minimal.py")
     pixcli(folder, "version", "--verbose")
-    pixcli(folder, "reconstructor", "--preset", "fast", "--image_path", photos(folder), "--output_path", "out")
+    pixcli(
+        folder, "reconstructor", "--preset", "fast", "--image_path", photos(folder), "--output_path", "out"
+    )
     report = json.loads((folder / "out" / "report.json").read_text(encoding="utf-8"))
     registered = report["steps"]["mapping"]["registered"]
     if registered != NUM_IMAGES or not (folder / "out" / "model" / "points3D.bin").stat().st_size > 100_000:
-        sys.exit(f"the refined model is not what it should be ({registered} of {NUM_IMAGES} images registered)")
+        sys.exit(
+            f"the refined model is not what it should be ({registered} of {NUM_IMAGES} images registered)"
+        )
 
 
 def photos(folder: Path) -> Path:
