@@ -6,7 +6,7 @@ packages=(
   g++           # compiles the native modules (C++17)
   python3-dev   # Python's headers, for the native modules
   python3-venv  # the virtual environment that pixcli is installed into
-  libceres-dev  # header and static library of ceres::CostFunction, the base of the native cost functions
+  libceres-dev  # headers of ceres::CostFunction and ceres::Manifold, the bases of the native cost functions
   pkg-config    # finds Eigen, which those headers need and libceres-dev brings
 )
 

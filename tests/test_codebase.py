@@ -3,6 +3,7 @@
 import re
 import subprocess
 import sys
+import tomllib
 from importlib import metadata
 from pathlib import Path
 
@@ -22,6 +23,11 @@ def test_ruff():
     _check(sys.executable, "-m", "ruff", "check")
 
 
+def test_ruff_format():
+    # The folders of `make format`: the notebook keeps the layout that its readers see.
+    _check(sys.executable, "-m", "ruff", "format", "--check", "pixcli", "scripts", "tests")
+
+
 @pytest.mark.slow
 def test_mypy():
     _check(sys.executable, "-m", "mypy")
@@ -35,11 +41,22 @@ def test_clang_format():
 
 
 def test_versions_agree():
-    meson = re.search(
-        r"^\s*version: '(.+)'", (ROOT / "meson.build").read_text(encoding="utf-8"), re.MULTILINE
-    )
-    assert meson is not None
-    assert meson[1] == pixcli.__version__ == metadata.version("pixcli")
+    for file, pattern in (
+        ("meson.build", r"^\s*version: '(.+)'"),
+        ("CITATION.cff", r"^version: (.+)"),
+        ("recipe/recipe.yaml", r'^  version: "(.+)"'),
+    ):
+        found = re.search(pattern, (ROOT / file).read_text(encoding="utf-8"), re.MULTILINE)
+        assert found is not None, file
+        assert found[1] == pixcli.__version__ == metadata.version("pixcli"), file
+
+
+def test_the_recipe_has_the_dependencies_of_pyproject():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    wanted = project["build-system"]["requires"] + project["project"]["dependencies"]
+    recipe = (ROOT / "recipe" / "recipe.yaml").read_text(encoding="utf-8").splitlines()
+    for requirement in wanted:
+        assert "    - " + re.sub("(?=>)", " ", requirement, count=1) in recipe
 
 
 def test_only_the_command_line_knows_click_and_rich():

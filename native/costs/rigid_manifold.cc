@@ -3,27 +3,6 @@
 #include <algorithm>
 #include <cmath>
 
-// The members of the base class that are not inline. The static library has them in an object file that needs
-// glog; a shared glog beside those inside the wheels of pyceres and pycolmap would be one too many.
-namespace ceres {
-Manifold::~Manifold() = default;
-
-bool Manifold::RightMultiplyByPlusJacobian(const double* x, const int num_rows, const double* ambient_matrix,
-                                           double* tangent_matrix) const {
-  const int n = AmbientSize(), m = TangentSize();
-  std::vector<double> jacobian(static_cast<size_t>(n) * m);
-  if (!PlusJacobian(x, jacobian.data())) return false;
-  for (int r = 0; r < num_rows; ++r) {
-    for (int c = 0; c < m; ++c) {
-      double sum = 0;
-      for (int k = 0; k < n; ++k) sum += ambient_matrix[r * n + k] * jacobian[k * m + c];
-      tangent_matrix[r * m + c] = sum;
-    }
-  }
-  return true;
-}
-}  // namespace ceres
-
 namespace pixcli {
 namespace {
 
