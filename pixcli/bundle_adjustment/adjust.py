@@ -21,7 +21,7 @@ from pixcli.bundle_adjustment.residual_field import residual_fields
 from pixcli.bundle_adjustment.result import Adjustment
 from pixcli.bundle_adjustment.surface_rounds import SurfaceAdjustment, adjust_by_surfaces
 from pixcli.bundle_adjustment.track_revision import TrackRevision, revise_tracks
-from pixcli.calibration.calibrate import Ladders, cameras_to_calibrate, ladders
+from pixcli.calibration.calibrate import Ladders, cameras_to_calibrate, ladders_of
 from pixcli.errors import UserError
 from pixcli.geometry.observations import Observations, read_observations, reprojection_errors
 from pixcli.geometry.similarity import align
@@ -123,7 +123,7 @@ def refine_model(
         constants = replace(constants, lenses=lenses)
         if lenses:
             adjustment = replace(adjustment, refine_principal_point=True)
-    candidates = ladders(model, calibration, constants.lenses)
+    candidates = ladders_of(model, calibration, constants.lenses)
     if covariance_path is not None:
         check_covariance(model, adjustment, constants)
     log.info("%d images, %d points", len(images), model.num_points3D())
@@ -156,6 +156,7 @@ def refine_model(
                 constants,
                 candidates,
                 progress,
+                sharing=calibration.share == "auto",
                 references=references,
                 last=last,
                 with_residuals=covariance_path is not None,
@@ -245,6 +246,7 @@ def _adjust(
     candidates: Ladders,
     progress: Progress,
     *,
+    sharing: bool,
     references: Sequence[References] | None,
     last: bool,
     with_residuals: bool,
@@ -262,6 +264,7 @@ def _adjust(
             complete_tracks=options.complete_tracks and last,
             keep_completed=options.write_completed != "none",
             ladders=candidates,
+            sharing=sharing,
             progress=progress,
         )
     if options.strategy == "geometric":

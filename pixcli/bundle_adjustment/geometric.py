@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from pixcli.bundle_adjustment.problem import BundleProblem, Constants
 from pixcli.bundle_adjustment.solver import Loss, solve_problem
 from pixcli.calibration.priors import add_lens_priors
-from pixcli.geometry.observations import read_observations
+from pixcli.geometry.observations import Observations, read_observations, reprojection_errors
 from pixcli.options.bundle_adjustment import BundleAdjustmentCeresOptions, BundleAdjustmentOptions
 
 FIRST_SCALES = (1.0, 0.25)
@@ -46,23 +46,39 @@ def adjust_geometrically(
 
 def camera_covariances(
     model: pycolmap.Reconstruction,
-    scale: float,
+    observations: Observations,
+    accepted: NDArray[np.bool_],
     options: BundleAdjustmentOptions,
     constants: Constants,
 ) -> dict[int, NDArray[np.float64]]:
-    """(k, k) covariances of the parameters of calibrated cameras, if residuals had a deviation of one pixel.
+    """(k, k) covariances of the parameters of calibrated cameras, as far as residuals tell.
 
-    Of the problem that adjust_geometrically() solves last, priors included. Cameras that it does not determine
-    are missing.
+    Of the problem that adjust_geometrically() solves last, priors of lenses included. Cameras that it does not
+    determine are missing.
+
+    Args:
+        accepted: (n,) observations that say how large residuals are.
     """
+    squares = np.square(reprojection_errors(model, observations)[accepted]).sum(axis=1)
+    squares = squares[np.isfinite(squares)]
+    scale = scales_down_to(np.sqrt(squares))[-1]
     adjuster, _priors = _problem(model, scale, options, replace(constants, priors=None))
     wanted = pycolmap.BACovarianceOptions()
     wanted.params = pycolmap.BACovarianceOptionsParams.POSES
     covariance = pycolmap.estimate_ba_covariance(wanted, model, adjuster)
-    if covariance is None:
+    if covariance is None or not squares.size:
         return {}
-    found = {k: covariance.get_other_params_cov(model.cameras[k].params) for k in sorted(constants.lenses)}
-    return {k: np.asarray(value) for k, value in found.items() if value is not None}
+    # Huber, Robust Statistics: what the loss does to the variance, for each of the two coordinates.
+    weight = 1 / (1 + squares / scale**2)
+    slope = np.maximum(weight - 2 * squares / scale**2 * weight**2, 0)
+    variance = (squares * weight**2).mean() / (weight + slope).mean()
+    found = {k: covariance.get_other_params_cov(model.cameras[k].params) for k in _calibrated(model, constants)}
+    return {k: variance * np.asarray(value) for k, value in found.items() if value is not None}
+
+
+def _calibrated(model: pycolmap.Reconstruction, constants: Constants) -> list[int]:
+    """Ids of the cameras to calibrate that the model still has: some may share one now."""
+    return [k for k in sorted(constants.lenses) if model.exists_camera(k)]
 
 
 def _problem(
@@ -99,7 +115,7 @@ def _problem(
     if not constants.images:
         config.fix_gauge(pycolmap.BundleAdjustmentGauge.TWO_CAMS_FROM_WORLD)
     adjuster = pycolmap.create_default_ceres_bundle_adjuster(adjustment, config, model)
-    lenses = {k: (model.cameras[k], focal) for k, focal in sorted(constants.lenses.items())}
+    lenses = {k: (model.cameras[k], constants.lenses[k]) for k in _calibrated(model, constants)}
     params = {k: camera.params for k, (camera, _) in lenses.items()}  # the model's memory, as COLMAP takes it
     return adjuster, add_lens_priors(adjuster.problem, lenses, params, scale)
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 import pycolmap
@@ -13,9 +14,14 @@ from pixcli.bundle_adjustment.completion import (
     ImagePose,
     find_candidates,
 )
-from pixcli.bundle_adjustment.geometric import FIRST_SCALES, adjust_geometrically, scales_down_to
+from pixcli.bundle_adjustment.geometric import (
+    FIRST_SCALES,
+    adjust_geometrically,
+    camera_covariances,
+    scales_down_to,
+)
 from pixcli.bundle_adjustment.problem import Constants
-from pixcli.calibration.calibrate import Ladders, LensChoice, calibrate, without_hopeless
+from pixcli.calibration.calibrate import Ladders, LensChoice, Solver, calibrate, without_hopeless
 from pixcli.geometry.observations import Observations, points_of, project, read_observations
 from pixcli.options import DenseFeaturesOptions
 from pixcli.options.bundle_adjustment import BundleAdjustmentCeresOptions, BundleAdjustmentOptions
@@ -115,6 +121,7 @@ def adjust_by_surfaces(
     complete_tracks: bool,
     keep_completed: bool,
     ladders: Ladders,
+    sharing: bool,
     progress: Progress,
 ) -> SurfaceAdjustment:
     """Refine a model in place: its cameras, poses and points, and the 2D points of its observations.
@@ -124,18 +131,18 @@ def adjust_by_surfaces(
         complete_tracks: in the last round, measure points also in images that have no observation of them.
         keep_completed: leave these observations in the model, as additional 2D points.
         ladders: of the cameras to calibrate, before anything is measured and again with what was measured.
+        sharing: whether those that agree become one.
     """
     observations = read_observations(model, options.min_track_length)
-
-    def adjust(state: pycolmap.Reconstruction, scales: Sequence[float]) -> None:
-        adjust_geometrically(state, scales, options, ceres, constants)
+    adjust = partial(adjust_geometrically, options=options, ceres=ceres, constants=constants)
+    solver = Solver(adjust, partial(camera_covariances, options=options, constants=constants))
 
     _estimate(model, observations, images, features).announce(_REMEDY)
     lenses: list[LensChoice] = []
     with progress.phase("calibrate" if ladders else "adjust"):
         if ladders:
             every = np.ones(len(observations.image_ids), bool)
-            lenses = calibrate(model, observations, every, ladders, adjust, FIRST_SCALES)
+            lenses = calibrate(model, observations, every, ladders, solver, FIRST_SCALES)
         else:
             adjust(model, FIRST_SCALES)
     projected = project(model, observations)
@@ -154,7 +161,9 @@ def adjust_by_surfaces(
         if k == 0 and ladders:
             with progress.phase("calibrate"):
                 again = without_hopeless(ladders, lenses)
-                lenses = calibrate(model, observations, accepted, again, adjust, FIRST_SCALES[-1:])
+                lenses = calibrate(
+                    model, observations, accepted, again, solver, FIRST_SCALES[-1:], sharing=sharing
+                )
             residual_before = np.linalg.norm(project(model, observations) - xy, axis=1)[accepted]
         with progress.phase("adjust"):
             # Only the last round needs the tight loss: the others lead to places to measure at.

@@ -1,12 +1,12 @@
-"""Calibration of a model: which lens explains its observations, and its parameters.
+"""Calibration of a model: which lens explains its observations, and which cameras are one.
 
 A camera climbs from its own model through richer ones. Every candidate is adjusted to one half of a sample of
 the points and judged by the other; the simplest one that no other beats is taken.
 """
 
 import logging
-from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pycolmap
@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 from pixcli.calibration.held_out import advantage, cells_of, part_of, split_points
 from pixcli.calibration.lenses import converted, is_sound, ladder_of
 from pixcli.calibration.priors import FocalPrior, FocalPriors
+from pixcli.calibration.search import BETTER, Candidate, Search
+from pixcli.calibration.sharing import alike, may_share, share
 from pixcli.geometry.observations import Observations, points_of
 from pixcli.geometry.point_fit import fit_points
 from pixcli.options.bundle_adjustment import BundleAdjustmentOptions
@@ -22,123 +24,45 @@ from pixcli.options.calibration import CalibrationOptions
 
 log = logging.getLogger(__name__)
 
-Ladders = dict[int, list[str]]
-"""By camera: the models to try, its own first."""
-
 Float64 = NDArray[np.float64]
 Bool = NDArray[np.bool_]
 
-_BETTER = 3.0  # standard errors: a rich model that is ahead by less is not taken
-_HOPE = 1.0  # standard errors: where no model is ahead by more, there is no better one to be found
 _HOPELESS = -6.0  # standard errors: models that were so far behind are not tried again
-_LEAST = 200  # observations of a group on either side; fewer judge nothing
 
-Adjust = Callable[[pycolmap.Reconstruction, Sequence[float]], None]
-"""Adjusts a model in place with Cauchy losses of these scales, in pixels."""
-
-
-_Group = tuple[tuple[str, ...], int, int]
-"""Camera models to try, width and height."""
+Ladders = Mapping[int, Sequence[str]]
+"""By camera: the models to try, its own first."""
 
 
 @dataclass(frozen=True)
-class Candidate:
-    """A camera model that was tried."""
+class Solver:
+    """How a model is adjusted, with weak priors on the lenses of the cameras to calibrate."""
 
-    model: str
-    held_out: float
-    """Median residual of held-out observations, in pixels."""
-    ahead: float
-    """Of the simplest that is as good, in standard errors."""
-    chosen: bool
+    adjust: Callable[[pycolmap.Reconstruction, Sequence[float]], None]
+    """Refines poses, points and these cameras, principal points too, with Cauchy losses of these scales
+    (pixels)."""
+    covariances: Callable[[pycolmap.Reconstruction, Observations, Bool], dict[int, Float64]]
+    """(k, k) of the parameters of these cameras, from observations that are as they were measured (n,)."""
 
 
 @dataclass(frozen=True)
 class LensChoice:
-    """What became of cameras that were alike."""
+    """What became of cameras that are alike: of one camera model and size."""
 
     cameras: list[int]
+    """Those that are left, if some share now."""
+    before: str
     model: str
     candidates: list[Candidate]
+    merged: list[list[int]]
+    """Cameras that became one, under the first id of each group."""
+    differences: Mapping[int, Float64]
+    """(k,) by camera: how much the lenses of two halves of the sample differ."""
+    part: float
+    """Observations of a half among all."""
 
 
-@dataclass
-class _Half:
-    """One half of the points in a model of their own, and the other to judge it by."""
-
-    model: pycolmap.Reconstruction
-    held_out: Observations
-    rows: NDArray[np.int64]
-    """(n,) of the held-out observations among all."""
-    usable: Bool
-    points: Float64
-    """Where the held-out points were found last."""
-
-    def judge(self, scale: float) -> Float64:
-        """(n,) residuals of the held-out observations in pixels, each point where it fits best."""
-        self.points, errors = fit_points(self.model, self.held_out, self.points, self.usable, scale)
-        return errors
-
-
-class _Search:
-    """The search for the simplest camera model that no other beats, one model at a time.
-
-    The first and the richest come first: where the richest is hardly ahead, there is nothing to find, and most
-    models need not be tried.
-    """
-
-    def __init__(self, ladder: Sequence[str]) -> None:
-        self._ladder = ladder
-        self._errors: dict[str, Float64] = {}
-        self._block = np.empty(0, np.int64)
-        self._waiting = [*ladder[:1], *ladder[:0:-1][:1], *ladder[1:-1]] if len(ladder) > 1 else []
-        self.chosen = ladder[0]
-
-    @property
-    def next(self) -> str | None:
-        """The model to try."""
-        return self._waiting[0] if self._waiting else None
-
-    @property
-    def tried(self) -> bool:
-        return bool(self._errors)
-
-    def judge(self, errors: Float64 | None, block: NDArray[np.int64]) -> None:
-        """What the model to try left of held-out observations (n,), in pixels, of blocks (n,); None: no lens."""
-        name = self._waiting.pop(0)
-        self._block = block
-        if errors is None:
-            return
-        self._errors[name] = errors
-        if len(errors) < _LEAST:
-            self._waiting = []
-            return
-        tried = [model for model in self._ladder if model in self._errors]
-        self.chosen = tried[0]
-        for model in tried[1:]:
-            if self._ahead(model, self.chosen) > _BETTER:
-                self.chosen = model
-        best = max(tried, key=lambda model: self._ahead(model, self.chosen))
-        simpler = self._ladder[: self._ladder.index(self.chosen)]
-        if len(tried) > 1 and self._ahead(best, self.chosen) < _HOPE:
-            self._waiting = [model for model in self._waiting if model in simpler]
-
-    def candidates(self) -> list[Candidate]:
-        """What was tried, in the order of the ladder."""
-        return [
-            Candidate(
-                model, float(np.median(self._errors[model])), self._ahead(model, self.chosen), model == self.chosen
-            )
-            for model in self._ladder
-            if model in self._errors and self.chosen in self._errors
-        ]
-
-    def _ahead(self, model: str, other: str) -> float:
-        if model == other:
-            return 0.0
-        mine, theirs = self._errors[model], self._errors[other]
-        scale = 2 * max(min(float(np.median(e)) for e in self._errors.values()), 0.01)
-        return advantage(theirs, mine, scale, self._block)
+_Group = tuple[tuple[str, ...], int, int]
+"""Camera models to try, width and height."""
 
 
 def cameras_to_calibrate(
@@ -155,26 +79,28 @@ def cameras_to_calibrate(
     if options.model == "keep":
         return {}
     if not (adjustment.refine_focal_length and adjustment.refine_extra_params):
-        log.info("the lenses are kept, as focal lengths or distortion are held")
+        log.info("lenses are kept: focal lengths or distortion are not refined")
         return {}
     used = {model.images[image_id].camera_id for image_id in model.reg_image_ids()}
     flat = {k for k in used if not model.cameras[k].is_spherical()}
     if not flat:
-        log.info("all cameras are spherical: there is nothing to calibrate")
+        log.info("lenses are kept: the cameras are spherical, there is nothing to calibrate")
     elif not flat - set(constant):
-        log.info("all cameras are held constant: there is nothing to calibrate")
+        log.info("lenses are kept: all cameras are held constant")
     return {k: FocalPrior.of(model.cameras[k]) for k in sorted(flat - set(constant))}
 
 
-def ladders(
-    model: pycolmap.Reconstruction, options: CalibrationOptions, lenses: FocalPriors
+def ladders_of(
+    model: pycolmap.Reconstruction, options: CalibrationOptions, cameras: Iterable[int]
 ) -> Ladders:
-    """The camera models to try for the cameras of a model as it was read."""
-    return {k: _ladder(model.cameras[k], options) for k in sorted(lenses)}
+    """The camera models to try for cameras, as the model has them before anything is calibrated."""
+    if options.model not in ("auto", "keep"):
+        return {k: [options.model] for k in cameras}
+    return {k: ladder_of(model.cameras[k], options.candidate_models) for k in cameras}
 
 
 def without_hopeless(ladders: Ladders, choices: Sequence[LensChoice]) -> Ladders:
-    """The models worth trying again with better observations."""
+    """The models that are worth trying again with better observations."""
     hopeless = {
         (camera_id, candidate.model)
         for choice in choices
@@ -188,47 +114,176 @@ def without_hopeless(ladders: Ladders, choices: Sequence[LensChoice]) -> Ladders
 def calibrate(
     model: pycolmap.Reconstruction,
     observations: Observations,
-    usable: Bool,
+    measured: Bool,
     ladders: Ladders,
-    adjust: Adjust,
+    solver: Solver,
     scales: Sequence[float],
+    *,
+    sharing: bool = False,
 ) -> list[LensChoice]:
     """Find the lenses of a model and put them into it, with poses and points that go with them.
 
     Args:
         observations: of the model; xy as its 2D points have them.
-        usable: (n,) those that are to judge; the others may be anywhere.
+        measured: (n,) those that judge; the others may be anywhere.
         ladders: of the cameras to calibrate.
-        adjust: refines poses, points and these cameras with a free principal point.
-        scales: of its losses, in pixels; the last one is that of the residuals.
+        scales: of the losses, in pixels; with the last one, candidates are compared.
+        sharing: whether cameras that agree become one.
     """
     groups = _groups(model, observations, ladders)
-    cell = cells_of(model, observations)
-    split = split_points(cell, observations, usable)
-    halves = [_half(model, observations, usable, *pair) for pair in (split, split[::-1])]
-    rows = np.concatenate([half.rows for half in halves])
-    camera_of = np.array([model.images[k].camera_id for k in observations.image_ids[rows].tolist()])
-    counts = usable[rows]
-    search = {key: _Search(key[0]) for key in groups}
-    while any(state.next is not None for state in search.values()):
-        names = {key: state.next or state.chosen for key, state in search.items()}
-        first = not any(state.tried for state in search.values())
-        for half in halves:
-            for key, cameras in groups.items():
-                for camera_id in cameras:
-                    _become(half.model, camera_id, names[key])
-            adjust(half.model, scales if first else scales[-1:])
-        errors = np.concatenate([half.judge(scales[-1]) for half in halves])
-        for key, cameras in groups.items():
-            if search[key].next is not None:
-                mine = counts & np.isin(camera_of, cameras)
-                sound = all(is_sound(half.model.cameras[k]) for half in halves for k in cameras)
-                search[key].judge(errors[mine] if sound else None, cell[rows][mine])
+    halves = _Halves(model, observations, measured)
+    searches = _search(halves, groups, solver, scales)
     for key, cameras in groups.items():
-        for camera_id in cameras:
-            _become(model, camera_id, search[key].chosen)
-    adjust(model, scales)
-    return [LensChoice(cameras, search[key].chosen, search[key].candidates()) for key, cameras in groups.items()]
+        _become(model, cameras, searches[key].chosen)
+    solver.adjust(model, scales)
+    choices = [
+        LensChoice(
+            cameras=cameras,
+            before=key[0][0],
+            model=searches[key].chosen,
+            candidates=searches[key].candidates(),
+            merged=[],
+            differences=searches[key].differences,
+            part=halves.part,
+        )
+        for key, cameras in groups.items()
+    ]
+    if not sharing:
+        return choices
+    covariances = solver.covariances(model, observations, measured)
+    merged = [_agreeing(model, halves, choice, covariances, solver, scales[-1]) for choice in choices]
+    if any(merged):
+        share(model, [group for found in merged for group in found])
+        solver.adjust(model, scales[-1:])
+    return [_with_shared(choice, found) for choice, found in zip(choices, merged, strict=True)]
+
+
+def inflation(choice: LensChoice, covariances: Mapping[int, Float64]) -> float:
+    """How many times further the lenses of two halves of the points are apart than predicted, at least 1.
+
+    Neighbours have errors in common, which residuals do not show.
+
+    Args:
+        covariances: of the lenses from all observations.
+    """
+    squares, count = 0.0, 0
+    for camera_id, difference in choice.differences.items():
+        if camera_id in covariances and covariances[camera_id].shape == (len(difference),) * 2:
+            predicted = 2 * covariances[camera_id] / max(choice.part, 1e-9)
+            squares += float(difference @ np.linalg.solve(predicted, difference))
+            count += len(difference)
+    return float(np.sqrt(max(squares / count, 1.0))) if count else 1.0
+
+
+def agreeing(
+    model: pycolmap.Reconstruction, choice: LensChoice, covariances: Mapping[int, Float64]
+) -> list[list[int]]:
+    """Groups of two cameras or more that, by their parameters, may be one."""
+    factor = inflation(choice, covariances) ** 2
+    cameras = [k for k in choice.cameras if k in covariances and may_share(model, k)]
+    params = {k: np.array(model.cameras[k].params) for k in cameras}
+    groups = alike(params, {k: factor * covariances[k] for k in cameras})
+    return [group for group in groups if len(group) > 1]
+
+
+@dataclass
+class _Half:
+    """One half of the points in a model of their own, and the other to judge it by."""
+
+    model: pycolmap.Reconstruction
+    held_out: Observations
+    rows: NDArray[np.int64]
+    """(n,) of the held-out observations among all."""
+    measured: Bool
+    points: Float64
+    """Where the held-out points were found last."""
+
+    def judge(self, scale: float) -> Float64:
+        """(n,) residuals of the held-out observations in pixels, each point where it fits best."""
+        self.points, errors = fit_points(self.model, self.held_out, self.points, self.measured, scale)
+        return errors
+
+
+class _Halves:
+    """Both halves, and what their held-out observations have in common."""
+
+    def __init__(self, model: pycolmap.Reconstruction, observations: Observations, measured: Bool) -> None:
+        cell = cells_of(model, observations)
+        split = split_points(cell, observations, measured)
+        self.halves = [_half(model, observations, measured, *pair) for pair in (split, split[::-1])]
+        rows = np.concatenate([half.rows for half in self.halves])
+        self.measured = measured[rows]
+        self.cell = cell[rows]
+        self.camera = np.array([model.images[k].camera_id for k in observations.image_ids[rows].tolist()])
+        self.part = len(rows) / 2 / max(len(observations.image_ids), 1)
+        """Observations of a half among all."""
+
+    def of(self, cameras: Sequence[int]) -> Bool:
+        """(n,) measured observations of these cameras."""
+        return np.asarray(self.measured & np.isin(self.camera, cameras))
+
+    def judge(self, scale: float) -> Float64:
+        """(n,) residuals of the held-out observations of both, in pixels."""
+        return np.concatenate([half.judge(scale) for half in self.halves])
+
+
+def _search(
+    halves: _Halves, groups: Mapping[_Group, list[int]], solver: Solver, scales: Sequence[float]
+) -> dict[_Group, Search]:
+    searches = {key: Search(key[0]) for key in groups}
+    remaining = scales
+    while any(search.next is not None for search in searches.values()):
+        for half in halves.halves:
+            for key, cameras in groups.items():
+                _become(half.model, cameras, searches[key].next or searches[key].chosen)
+            solver.adjust(half.model, remaining)
+        remaining = scales[-1:]
+        errors = halves.judge(scales[-1])
+        for key, cameras in groups.items():
+            if searches[key].next is not None:
+                mine = halves.of(cameras)
+                lenses = [[half.model.cameras[k] for k in cameras] for half in halves.halves]
+                fits = [
+                    {k: np.array(half.model.cameras[k].params) for k in cameras} for half in halves.halves
+                ]
+                sound = all(is_sound(lens) for half in lenses for lens in half)
+                searches[key].judge(errors[mine] if sound else None, halves.cell[mine], fits)
+    return searches
+
+
+def _agreeing(
+    model: pycolmap.Reconstruction,
+    halves: _Halves,
+    choice: LensChoice,
+    covariances: Mapping[int, Float64],
+    solver: Solver,
+    scale: float,
+) -> list[list[int]]:
+    """The groups of agreeing() that held-out observations do not contradict."""
+    groups = agreeing(model, choice, covariances)
+    if not groups:
+        return []
+    errors = []
+    for sharing in (False, True):
+        for half in halves.halves:
+            _become(half.model, choice.cameras, choice.model)
+            if sharing:
+                share(half.model, groups)
+            solver.adjust(half.model, [scale])
+        errors.append(halves.judge(scale))
+    apart, together = errors
+    level = 2 * max(float(np.median(apart[halves.measured])), 0.01)
+    confirmed = []
+    for group in groups:
+        mine = halves.of(group)
+        if advantage(together[mine], apart[mine], level, halves.cell[mine]) < BETTER:
+            confirmed.append(group)
+    return confirmed
+
+
+def _with_shared(choice: LensChoice, merged: list[list[int]]) -> LensChoice:
+    gone = {camera_id for group in merged for camera_id in group[1:]}
+    return replace(choice, cameras=[k for k in choice.cameras if k not in gone], merged=merged)
 
 
 def _groups(
@@ -243,26 +298,20 @@ def _groups(
     return groups
 
 
-def _ladder(camera: pycolmap.Camera, options: CalibrationOptions) -> list[str]:
-    if options.model == "keep":
-        return [camera.model.name]
-    if options.model != "auto":
-        return [options.model]
-    return ladder_of(camera, options.candidate_models)
-
-
-def _become(model: pycolmap.Reconstruction, camera_id: int, name: str) -> None:
-    camera = model.cameras[camera_id]
-    if camera.model.name != name:
-        lens = converted(camera, name)
-        camera.model = lens.model
-        camera.params = lens.params
+def _become(model: pycolmap.Reconstruction, cameras: Iterable[int], name: str) -> None:
+    """Give cameras this camera model, projecting as they did as far as it can; those that have it stay."""
+    for camera_id in cameras:
+        camera = model.cameras[camera_id]
+        if camera.model.name != name:
+            lens = converted(camera, name)
+            camera.model = lens.model
+            camera.params = lens.params
 
 
 def _half(
     model: pycolmap.Reconstruction,
     observations: Observations,
-    usable: Bool,
+    measured: Bool,
     fitted: NDArray[np.int64],
     held_out: NDArray[np.int64],
 ) -> _Half:
@@ -271,4 +320,4 @@ def _half(
     for point_id in sorted(work.point3D_ids() - kept):
         work.delete_point3D(point_id)
     part, rows = part_of(observations, held_out)
-    return _Half(work, part, rows, usable[rows], points_of(model, part))
+    return _Half(work, part, rows, measured[rows], points_of(model, part))

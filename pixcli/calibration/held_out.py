@@ -60,7 +60,7 @@ def split_points(cell: Int64, observations: Observations, usable: Bool) -> tuple
 def part_of(observations: Observations, points: Int64) -> tuple[Observations, Int64]:
     """The observations of some points (rows, ascending), and their rows among all."""
     counts = np.diff(observations.ptr)[points]
-    rows = np.concatenate([np.arange(*observations.ptr[k : k + 2]) for k in points.tolist()] or [[]]).astype(int)
+    rows = np.flatnonzero(np.isin(observations.point_index, points))
     part = replace(
         observations,
         point_ids=observations.point_ids[points],

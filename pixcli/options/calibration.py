@@ -32,7 +32,9 @@ def _model(name: str) -> str:
     if name in CAMERA_MODELS:
         return name
     near = get_close_matches(name.upper(), CAMERA_MODELS, 1, 0.0)
-    raise ValueError(f"{name or 'an empty name'} is no camera model of COLMAP that can be calibrated; nearest: {near[0]}")
+    raise ValueError(
+        f"{name or 'an empty name'} is no camera model of COLMAP that can be calibrated; nearest: {near[0]}"
+    )
 
 
 def _parse_model(text: str) -> str:
