@@ -11,7 +11,12 @@ from numpy.typing import NDArray
 
 from pixcli.bundle_adjustment.changes import changes_between
 from pixcli.bundle_adjustment.feature_rounds import FeatureAdjustment, adjust_by_features
-from pixcli.bundle_adjustment.geometric import FIRST_SCALES, adjust_geometrically, scales_down_to
+from pixcli.bundle_adjustment.geometric import (
+    FIRST_SCALES,
+    adjust_geometrically,
+    camera_covariances,
+    scales_down_to,
+)
 from pixcli.bundle_adjustment.guard import guard_reprojections, restore_points
 from pixcli.bundle_adjustment.inputs import read_inputs, set_aside
 from pixcli.bundle_adjustment.model_covariance import ModelCovariance, check_covariance, model_covariance
@@ -22,6 +27,7 @@ from pixcli.bundle_adjustment.result import Adjustment
 from pixcli.bundle_adjustment.surface_rounds import SurfaceAdjustment, adjust_by_surfaces
 from pixcli.bundle_adjustment.track_revision import TrackRevision, revise_tracks
 from pixcli.calibration.calibrate import Ladders, cameras_to_calibrate, ladders_of
+from pixcli.calibration.report import Calibration, calibrations
 from pixcli.errors import UserError
 from pixcli.geometry.observations import Observations, read_observations, reprojection_errors
 from pixcli.geometry.similarity import align
@@ -119,9 +125,9 @@ def refine_model(
     model, images, missing, constants = inputs.model, inputs.images, inputs.missing, inputs.constants
     before = pycolmap.Reconstruction(model)
     if options.strategy == "surface":
-        lenses = cameras_to_calibrate(model, calibration, adjustment, constants.cameras)
-        constants = replace(constants, lenses=lenses)
-        if lenses:
+        to_calibrate = cameras_to_calibrate(model, calibration, adjustment, constants.cameras)
+        constants = replace(constants, lenses=to_calibrate)
+        if to_calibrate:
             adjustment = replace(adjustment, refine_principal_point=True)
     candidates = ladders_of(model, calibration, constants.lenses)
     if covariance_path is not None:
@@ -202,6 +208,11 @@ def refine_model(
                 num_threads=features.num_threads,
                 progress=progress,
             )
+    lenses: list[Calibration] = []
+    if isinstance(part, SurfaceAdjustment) and part.lenses:
+        with progress.phase("calibrate"):
+            covariances = camera_covariances(model, judged, accepted, adjustment, constants)
+            lenses = calibrations(model, part.lenses, covariances, constants.lenses)
     database = None
     with progress.phase("write"), writing_model(output_path) as folder:
         write_model(folder, model, options.output_type)
@@ -229,6 +240,7 @@ def refine_model(
         prior_distance=None if constants.priors is None else constants.priors.distance(model),
         images=costs,
         changes=changes_between(before, model),
+        calibrations=lenses,
         residual_fields=residual_fields(model, judged, accepted),
         phases=progress.phases,
     )

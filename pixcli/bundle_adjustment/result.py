@@ -9,6 +9,7 @@ from pixcli.bundle_adjustment.model_database import DatabaseChange
 from pixcli.bundle_adjustment.residual_field import ResidualField
 from pixcli.bundle_adjustment.surface_rounds import SurfaceRound
 from pixcli.bundle_adjustment.track_revision import TrackRevision
+from pixcli.calibration.report import Calibration
 from pixcli.progress import PhaseStats
 
 
@@ -38,6 +39,8 @@ class Adjustment:
     """Median distance of images from where the database has them, in its units."""
     images: list[ImageCost]
     changes: Changes
+    calibrations: list[Calibration]
+    """Of cameras whose lens was found."""
     residual_fields: list[ResidualField]
     phases: list[PhaseStats]
 
@@ -73,6 +76,7 @@ class Adjustment:
             "image_residuals": self.changes.residuals,
             "poses": self.changes.poses,
             "focal_lengths": self.changes.focal_lengths,
+            "calibrations": self.calibrations,
             "residual_fields": self.residual_fields,
             "phases": self.phases,
         }
