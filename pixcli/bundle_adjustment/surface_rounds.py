@@ -21,7 +21,7 @@ from pixcli.bundle_adjustment.geometric import (
     scales_down_to,
 )
 from pixcli.bundle_adjustment.problem import Constants
-from pixcli.calibration.calibrate import Ladders, LensChoice, Solver, calibrate, without_hopeless
+from pixcli.calibration.calibrate import Ladders, LensChoice, calibrate, share_lenses, without_hopeless
 from pixcli.geometry.observations import Observations, points_of, project, read_observations
 from pixcli.options import DenseFeaturesOptions
 from pixcli.options.bundle_adjustment import BundleAdjustmentCeresOptions, BundleAdjustmentOptions
@@ -135,14 +135,13 @@ def adjust_by_surfaces(
     """
     observations = read_observations(model, options.min_track_length)
     adjust = partial(adjust_geometrically, options=options, ceres=ceres, constants=constants)
-    solver = Solver(adjust, partial(camera_covariances, options=options, constants=constants))
 
     _estimate(model, observations, images, features).announce(_REMEDY)
     lenses: list[LensChoice] = []
     with progress.phase("calibrate" if ladders else "adjust"):
         if ladders:
             every = np.ones(len(observations.image_ids), bool)
-            lenses = calibrate(model, observations, every, ladders, solver, FIRST_SCALES)
+            lenses = calibrate(model, observations, every, ladders, adjust, FIRST_SCALES)
         else:
             adjust(model, FIRST_SCALES)
     projected = project(model, observations)
@@ -161,14 +160,16 @@ def adjust_by_surfaces(
         if k == 0 and ladders:
             with progress.phase("calibrate"):
                 again = without_hopeless(ladders, lenses)
-                lenses = calibrate(
-                    model, observations, accepted, again, solver, FIRST_SCALES[-1:], sharing=sharing
-                )
+                lenses = calibrate(model, observations, accepted, again, adjust, FIRST_SCALES[-1:])
             residual_before = np.linalg.norm(project(model, observations) - xy, axis=1)[accepted]
         with progress.phase("adjust"):
             # Only the last round needs the tight loss: the others lead to places to measure at.
             scales = scales_down_to(residual_before) if last else FIRST_SCALES[-1:]
             adjust(model, scales)
+            if last and sharing:
+                covariances = camera_covariances(model, observations, accepted, options, constants)
+                lenses = share_lenses(model, lenses, covariances)
+                adjust(model, scales)
         if not keep_completed:
             _take_back(model, added)
         before, projected = projected, project(model, observations)

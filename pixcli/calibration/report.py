@@ -90,14 +90,14 @@ def calibrations(
     return reports
 
 
-def _lens(
-    camera: pycolmap.Camera, covariance: Float64 | None, lenses: FocalPriors, camera_id: int
-) -> Lens:
+def _lens(camera: pycolmap.Camera, covariance: Float64 | None, lenses: FocalPriors, camera_id: int) -> Lens:
     _, prior = lens_prior(camera, lenses[camera_id])
     usual = np.sqrt(np.diag(prior))
     names = [name.strip() for name in camera.params_info.split(",")]
     known = covariance is not None and len(covariance) == len(names)
-    deviation = np.sqrt(np.diag(covariance)) if covariance is not None and known else np.full(len(names), np.nan)
+    deviation = (
+        np.sqrt(np.diag(covariance)) if covariance is not None and known else np.full(len(names), np.nan)
+    )
     return Lens(
         camera=camera_id,
         model=camera.model.name,
