@@ -82,7 +82,7 @@ def camera_covariances(
     scale = scales_down_to(np.sqrt(squares))[-1]
     adjuster, _priors = _problem(model, scale, options, replace(constants, priors=None))
     wanted = pycolmap.BACovarianceOptions()
-    wanted.params = pycolmap.BACovarianceOptionsParams.POSES
+    wanted.params = pycolmap.BACovarianceOptionsParams.ALL
     covariance = pycolmap.estimate_ba_covariance(wanted, model, adjuster)
     if covariance is None or not squares.size:
         return {}

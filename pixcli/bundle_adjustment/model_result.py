@@ -13,6 +13,7 @@ from pixcli.bundle_adjustment.residual_field import ResidualField
 from pixcli.bundle_adjustment.solver import BundleSummary
 from pixcli.bundle_adjustment.strategy import Adjustment, SurfaceRound
 from pixcli.bundle_adjustment.track_revision import TrackRevision
+from pixcli.calibration.report import Calibration
 from pixcli.progress import PhaseStats
 
 
@@ -42,6 +43,8 @@ class ModelResult:
     """Median distance of images from their prior positions, in their units."""
     images: list[ImageCost]
     changes: Changes
+    calibrations: list[Calibration]
+    """Of cameras whose lens was found."""
     residual_fields: list[ResidualField]
     phases: list[PhaseStats] = field(default_factory=list)
     database: DatabaseChange | None = None
@@ -91,7 +94,6 @@ class ModelResult:
             "cost": dict(zip(("before", "after"), self.cost, strict=True)),
             "rounds": self.rounds,
             "solves": self.solves,
-            "lenses": self.adjustment.lenses,
             "gated": self.adjustment.gated,
             "textureless_points": self.adjustment.textureless_points,
             "restored_points": self.restored_points,
@@ -102,6 +104,7 @@ class ModelResult:
             "image_residuals": self.changes.residuals,
             "poses": self.changes.poses,
             "focal_lengths": self.changes.focal_lengths,
+            "calibrations": self.calibrations,
             "residual_fields": self.residual_fields,
             "phases": self.phases,
         }

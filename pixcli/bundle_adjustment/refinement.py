@@ -10,7 +10,7 @@ import pycolmap
 
 from pixcli.bundle_adjustment.changes import changes_between
 from pixcli.bundle_adjustment.feature_rounds import adjust_by_features
-from pixcli.bundle_adjustment.geometric import adjust_keypoints, scales_down_to
+from pixcli.bundle_adjustment.geometric import adjust_keypoints, camera_covariances, scales_down_to
 from pixcli.bundle_adjustment.guard import ImageCost, guard_reprojections, restore_points
 from pixcli.bundle_adjustment.inputs import check_observations, set_aside
 from pixcli.bundle_adjustment.model_covariance import ModelCovariance, check_covariance, model_covariance
@@ -22,6 +22,7 @@ from pixcli.bundle_adjustment.strategy import Adjustment, Strategy, Task
 from pixcli.bundle_adjustment.surface_rounds import adjust_by_surfaces
 from pixcli.bundle_adjustment.track_revision import TrackRevision, revise_tracks
 from pixcli.calibration.calibrate import cameras_to_calibrate, ladders_of
+from pixcli.calibration.report import Calibration, calibrations
 from pixcli.errors import UserError
 from pixcli.geometry.observations import reprojection_errors
 from pixcli.geometry.similarity import align
@@ -208,9 +209,25 @@ def _result(
         prior_distance=None if priors is None else priors.distance(model),
         images=costs,
         changes=changes_between(before, model),
+        calibrations=_calibrations(task, last),
         residual_fields=residual_fields(model, last.observations, last.accepted),
         phases=task.progress.phases,
     )
+
+
+def _calibrations(task: Task, part: Adjustment) -> list[Calibration]:
+    """What became of the lenses, with how well they are known."""
+    if not part.lenses:
+        return []
+    with task.progress.phase("calibrate"):
+        covariances = camera_covariances(
+            task.model,
+            part.observations,
+            part.accepted,
+            task.options.bundle_adjustment,
+            task.constants,
+        )
+        return calibrations(task.model, part.lenses, covariances, task.constants.lenses)
 
 
 def _median_residual(model: pycolmap.Reconstruction) -> float:

@@ -22,7 +22,7 @@ from pixcli.bundle_adjustment.geometric import (
 )
 from pixcli.bundle_adjustment.solver import BundleSummary
 from pixcli.bundle_adjustment.strategy import Adjustment, SurfaceRound, Task
-from pixcli.calibration.calibrate import LensChoice, Solver, calibrate, without_hopeless
+from pixcli.calibration.calibrate import LensChoice, calibrate, share_lenses, without_hopeless
 from pixcli.geometry.observations import Observations, points_of, project, read_observations
 from pixcli.sampling.status import Status
 from pixcli.sampling.streaming import Estimate
@@ -95,6 +95,9 @@ def adjust_by_surfaces(task: Task) -> Adjustment:
             # Only the last round needs the tight loss: the others lead to places to measure at.
             scales = scales_down_to(residual_before) if last else FIRST_SCALES[-1:]
             solves += _adjust(task, model, scales)
+            if last and lenses and task.options.calibration.share == "auto":
+                lenses = _share(task, observations, accepted, lenses)
+                solves += _adjust(task, model, scales)
         if how.write_completed == "none":
             _take_back(model, added)
         before, projected = projected, project(model, observations)
@@ -131,7 +134,9 @@ def _start(task: Task, observations: Observations) -> tuple[list[BundleSummary],
             return _adjust(task, task.model, FIRST_SCALES), []
     every = np.ones(len(observations.image_ids), bool)
     with task.progress.phase("calibrate"):
-        return [], calibrate(task.model, observations, every, task.ladders, _solver(task), FIRST_SCALES)
+        return [], calibrate(
+            task.model, observations, every, task.ladders, partial(_adjust, task), FIRST_SCALES
+        )
 
 
 def _calibrate_again(
@@ -139,23 +144,18 @@ def _calibrate_again(
 ) -> list[LensChoice]:
     """The lenses by what was measured, which is far more precise than keypoints."""
     ladders = without_hopeless(task.ladders, lenses)
-    sharing = task.options.calibration.share == "auto"
+    adjust = partial(_adjust, task)
     with task.progress.phase("calibrate"):
-        return calibrate(
-            task.model,
-            observations,
-            accepted,
-            ladders,
-            _solver(task),
-            FIRST_SCALES[-1:],
-            sharing=sharing,
-        )
+        return calibrate(task.model, observations, accepted, ladders, adjust, FIRST_SCALES[-1:])
 
 
-def _solver(task: Task) -> Solver:
+def _share(
+    task: Task, observations: Observations, accepted: Bool, lenses: Sequence[LensChoice]
+) -> list[LensChoice]:
+    """Cameras that agree within their errors become one."""
     options = task.options.bundle_adjustment
-    covariances = partial(camera_covariances, options=options, constants=task.constants)
-    return Solver(partial(_adjust, task), covariances)
+    covariances = camera_covariances(task.model, observations, accepted, options, task.constants)
+    return share_lenses(task.model, lenses, covariances)
 
 
 def _round(

@@ -12,10 +12,10 @@ import numpy as np
 import pycolmap
 from numpy.typing import NDArray
 
-from pixcli.calibration.held_out import advantage, cells_of, part_of, split_points
+from pixcli.calibration.held_out import cells_of, part_of, split_points
 from pixcli.calibration.lenses import converted, is_sound, ladder_of
 from pixcli.calibration.priors import FocalPrior, FocalPriors
-from pixcli.calibration.search import BETTER, Candidate, Search
+from pixcli.calibration.search import Candidate, Search
 from pixcli.calibration.sharing import alike, may_share, share
 from pixcli.geometry.observations import Observations, points_of
 from pixcli.geometry.point_fit import fit_points
@@ -33,15 +33,11 @@ Ladders = Mapping[int, Sequence[str]]
 """By camera: the models to try, its own first."""
 
 
-@dataclass(frozen=True)
-class Solver:
-    """How a model is adjusted, with weak priors on the lenses of the cameras to calibrate."""
-
-    adjust: Callable[[pycolmap.Reconstruction, Sequence[float]], object]
-    """Refines poses, points and these cameras, principal points too, with Cauchy losses of these scales
-    (pixels)."""
-    covariances: Callable[[pycolmap.Reconstruction, Observations, Bool], dict[int, Float64]]
-    """(k, k) of the parameters of these cameras, from observations that are as they were measured (n,)."""
+Adjust = Callable[[pycolmap.Reconstruction, Sequence[float]], object]
+""
+""
+"""Refines poses, points and the lenses of the cameras to calibrate, principal points too, with Cauchy losses of
+these scales (pixels) and weak priors on the lenses."""
 
 
 @dataclass(frozen=True)
@@ -116,10 +112,8 @@ def calibrate(
     observations: Observations,
     measured: Bool,
     ladders: Ladders,
-    solver: Solver,
+    adjust: Adjust,
     scales: Sequence[float],
-    *,
-    sharing: bool = False,
 ) -> list[LensChoice]:
     """Find the lenses of a model and put them into it, with poses and points that go with them.
 
@@ -127,16 +121,16 @@ def calibrate(
         observations: of the model; xy as its 2D points have them.
         measured: (n,) those that judge; the others may be anywhere.
         ladders: of the cameras to calibrate.
+        adjust: see there.
         scales: of the losses, in pixels; with the last one, candidates are compared.
-        sharing: whether cameras that agree become one.
     """
     groups = _groups(model, observations, ladders)
     halves = _Halves(model, observations, measured)
-    searches = _search(halves, groups, solver, scales)
+    searches = _search(halves, groups, adjust, scales)
     for key, cameras in groups.items():
         _become(model, cameras, searches[key].chosen)
-    solver.adjust(model, scales)
-    choices = [
+    adjust(model, scales)
+    return [
         LensChoice(
             cameras=cameras,
             before=key[0][0],
@@ -148,14 +142,23 @@ def calibrate(
         )
         for key, cameras in groups.items()
     ]
-    if not sharing:
-        return choices
-    covariances = solver.covariances(model, observations, measured)
-    merged = [_agreeing(model, halves, choice, covariances, solver, scales[-1]) for choice in choices]
-    if any(merged):
-        share(model, [group for found in merged for group in found])
-        solver.adjust(model, scales[-1:])
-    return [_with_shared(choice, found) for choice, found in zip(choices, merged, strict=True)]
+
+
+def share_lenses(
+    model: pycolmap.Reconstruction, choices: Sequence[LensChoice], covariances: Mapping[int, Float64]
+) -> list[LensChoice]:
+    """Make one camera of those that agree, before the model is adjusted once more; what the choices are then.
+
+    Args:
+        covariances: of the cameras, by the observations that the model was adjusted to.
+    """
+    merged = [agreeing(model, choice, covariances) for choice in choices]
+    share(model, [group for found in merged for group in found])
+    gone = {camera_id for found in merged for group in found for camera_id in group[1:]}
+    return [
+        replace(choice, cameras=[k for k in choice.cameras if k not in gone], merged=found)
+        for choice, found in zip(choices, merged, strict=True)
+    ]
 
 
 def inflation(choice: LensChoice, covariances: Mapping[int, Float64]) -> float:
@@ -228,7 +231,7 @@ class _Halves:
 
 
 def _search(
-    halves: _Halves, groups: Mapping[_Group, list[int]], solver: Solver, scales: Sequence[float]
+    halves: _Halves, groups: Mapping[_Group, list[int]], adjust: Adjust, scales: Sequence[float]
 ) -> dict[_Group, Search]:
     searches = {key: Search(key[0]) for key in groups}
     remaining = scales
@@ -236,7 +239,7 @@ def _search(
         for half in halves.halves:
             for key, cameras in groups.items():
                 _become(half.model, cameras, searches[key].next or searches[key].chosen)
-            solver.adjust(half.model, remaining)
+            adjust(half.model, remaining)
         remaining = scales[-1:]
         errors = halves.judge(scales[-1])
         for key, cameras in groups.items():
@@ -249,41 +252,6 @@ def _search(
                 sound = all(is_sound(lens) for half in lenses for lens in half)
                 searches[key].judge(errors[mine] if sound else None, halves.cell[mine], fits)
     return searches
-
-
-def _agreeing(
-    model: pycolmap.Reconstruction,
-    halves: _Halves,
-    choice: LensChoice,
-    covariances: Mapping[int, Float64],
-    solver: Solver,
-    scale: float,
-) -> list[list[int]]:
-    """The groups of agreeing() that held-out observations do not contradict."""
-    groups = agreeing(model, choice, covariances)
-    if not groups:
-        return []
-    errors = []
-    for sharing in (False, True):
-        for half in halves.halves:
-            _become(half.model, choice.cameras, choice.model)
-            if sharing:
-                share(half.model, groups)
-            solver.adjust(half.model, [scale])
-        errors.append(halves.judge(scale))
-    apart, together = errors
-    level = 2 * max(float(np.median(apart[halves.measured])), 0.01)
-    confirmed = []
-    for group in groups:
-        mine = halves.of(group)
-        if advantage(together[mine], apart[mine], level, halves.cell[mine]) < BETTER:
-            confirmed.append(group)
-    return confirmed
-
-
-def _with_shared(choice: LensChoice, merged: list[list[int]]) -> LensChoice:
-    gone = {camera_id for group in merged for camera_id in group[1:]}
-    return replace(choice, cameras=[k for k in choice.cameras if k not in gone], merged=merged)
 
 
 def _groups(

@@ -72,6 +72,7 @@ __all__ = [
     "AbsolutePoseOptions",
     "BundleAdjustmentCeresOptions",
     "BundleAdjustmentOptions",
+    "CalibrationOptions",
     "ChainOptions",
     "CommonOptions",
     "DenseFeaturesOptions",

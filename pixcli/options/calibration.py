@@ -55,9 +55,9 @@ class CalibrationOptions(OptionGroup):
 
     model: str = option(
         "auto",
-        "auto: the simplest of COLMAP's camera models that explains held-out measurements as well as any, with "
-        "a free principal point. keep: the model's own, as the other options refine it. Or the camera model "
-        "to use.",
+        "auto: the simplest of COLMAP's camera models that explains held-out measurements as well as any, "
+        "with a free principal point. keep: the model's own, as the other options refine it. Or the "
+        "camera model to use.",
         parse=_parse_model,
     )
     candidates: str = option(

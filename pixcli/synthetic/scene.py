@@ -163,6 +163,8 @@ def _turntable(_: np.random.Generator, options: SyntheticOptions) -> _Path:
 
 
 def _flight(rng: np.random.Generator, options: SyntheticOptions) -> _Path:
+    ""
+    ""
     """In strips 4.5 m before the facade, which is the ground to it; looking at it but for a drone's wobble."""
     columns = max(-(-options.num_images // 3), 1)
     for k in range(options.num_images):

@@ -17,11 +17,10 @@ from typing import Any
 
 import numpy as np
 import pycolmap
-from common import CACHE, Bench, arguments
+from common import CACHE, arguments
 
-from pixcli.bundle_adjustment.adjust import refine_model
 from pixcli.errors import UserError
-from pixcli.options import BundleAdjustmentOptions, SyntheticOptions
+from pixcli.options import SyntheticOptions
 from pixcli.synthetic.dataset import generate_dataset
 
 SMALL = {"width": 800, "height": 600, "num_images": 14, "num_cameras": 1}
