@@ -14,6 +14,10 @@ Options are the dataclasses of pixcli.options; a mistake in the input raises pix
 import importlib
 from typing import TYPE_CHECKING
 
+from pixcli.zlib_first import load_zlib
+
+load_zlib()
+
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:

@@ -7,7 +7,6 @@ process; an iteration is what one more iteration costs, without building and set
 import time
 
 import numpy as np
-import pycolmap
 from common import Bench, arguments
 
 from pixcli.adjustment.observations import Observations, project, read_observations
@@ -18,6 +17,8 @@ from pixcli.io.patch_store import Patches
 from pixcli.io.references import References
 from pixcli.options import InterpolationOptions
 from pixcli.options.bundle_adjustment import BundleAdjustmentCeresOptions, BundleAdjustmentOptions
+
+import pycolmap
 
 FIXED_CAMERAS = BundleAdjustmentOptions(refine_focal_length=False, refine_extra_params=False)
 ITERATIONS = 5

@@ -14,7 +14,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import pycolmap
 from common import CACHE, Bench, arguments, folder_from
 
 from pixcli.alignment.refine import Plan, move_keypoints, plan_refinement
@@ -32,6 +31,8 @@ from pixcli.progress import Progress
 from pixcli.synthetic.baseline import build_database
 from pixcli.synthetic.dataset import generate_dataset
 from pixcli.synthetic.evaluation import keypoint_errors
+
+import pycolmap
 
 WRONG = 5.0  # pixels: matches further off are wrong ones
 DETECTION_NOISE = 1.0  # pixels, root mean square, of a learned detector

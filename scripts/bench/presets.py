@@ -8,13 +8,14 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
-import pycolmap
 from common import CACHE, Bench, arguments, folder_from
 from feature_models import WRONG, make_changing_light, matched_errors, refine
 
 from pixcli.alignment.result import Status
 from pixcli.options.presets import preset_names, read_preset
 from pixcli.synthetic.baseline import build_database
+
+import pycolmap
 
 
 def compare(bench: Bench, label: str, scene: Path, database: Path, num_images: int) -> None:

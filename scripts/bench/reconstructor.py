@@ -12,11 +12,12 @@ import sys
 import time
 from pathlib import Path
 
-import pycolmap
 from accuracy import evaluate
 from common import CACHE, Bench, arguments, folder_from
 
 from pixcli.reconstruction.reference import read_reference, write_reference
+
+import pycolmap
 
 FIXED = [
     *("--Mapper.ba_refine_focal_length", "0", "--Mapper.ba_refine_extra_params", "0"),

@@ -7,7 +7,6 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
-import pycolmap
 from common import Bench, arguments, best_time
 from PIL import Image
 from scipy.ndimage import gaussian_filter
@@ -26,6 +25,8 @@ from pixcli.adjustment.surface_patches import cut_surface_patches
 from pixcli.features.streaming import ImageFile
 from pixcli.options import DenseFeaturesOptions
 from pixcli.progress import Progress
+
+import pycolmap
 
 NUM_VIEWS, NUM_POINTS = 7, 3000
 FOCAL, PARALLAX = 1000.0, 24  # pixels, from view to view

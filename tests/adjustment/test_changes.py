@@ -1,10 +1,11 @@
 """What a refinement changed is told after alignment, and outliers are named."""
 
 import numpy as np
-import pycolmap
 import pytest
 
 from pixcli.adjustment.changes import align, baseline, changes_between, focal_changes
+
+import pycolmap
 
 
 def moved(model: pycolmap.Reconstruction, frame_id: int, degrees: float, distance: float) -> None:

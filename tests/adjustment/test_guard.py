@@ -3,7 +3,6 @@
 from dataclasses import replace
 
 import numpy as np
-import pycolmap
 import pytest
 
 from pixcli.adjustment.changes import align
@@ -11,6 +10,8 @@ from pixcli.adjustment.guard import guard_features, guard_reprojections, restore
 from pixcli.adjustment.observations import points_of, project, reprojection_errors
 from pixcli.adjustment.point_fit import cauchy, fit_points
 from pixcli.adjustment.problem import Constants
+
+import pycolmap
 
 
 def spoil(model: pycolmap.Reconstruction, frame_id: int, degrees: float = 0.5) -> None:

@@ -3,7 +3,6 @@
 from pathlib import Path
 
 import numpy as np
-import pycolmap
 import pytest
 
 from pixcli.adjustment.geometric import adjust_geometrically
@@ -12,6 +11,8 @@ from pixcli.adjustment.observations import read_observations
 from pixcli.adjustment.problem import Constants
 from pixcli.errors import UserError
 from pixcli.options import BundleAdjustmentCeresOptions, BundleAdjustmentOptions
+
+import pycolmap
 
 
 @pytest.fixture

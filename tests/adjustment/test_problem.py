@@ -1,7 +1,6 @@
 """Models refined with features: they return to the truth, whatever the cameras and rigs."""
 
 import numpy as np
-import pycolmap
 import pytest
 
 from pixcli.adjustment.featuremetric import adjust_bundle, compute_cost_maps
@@ -17,6 +16,8 @@ from pixcli.options.bundle_adjustment import (
     BundleAdjustmentOptions,
     FeaturemetricBundleAdjustmentOptions,
 )
+
+import pycolmap
 
 PLAIN = InterpolationOptions(l2_normalize=False)
 FIXED_CAMERAS = BundleAdjustmentOptions(refine_focal_length=False, refine_extra_params=False)

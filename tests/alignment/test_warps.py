@@ -1,10 +1,11 @@
 """First guesses of local warps."""
 
 import numpy as np
-import pycolmap
 import pytest
 
 from pixcli.alignment.warps import frames_of, searched_warps, warps_from_frames, warps_from_neighbors
+
+import pycolmap
 
 ROWS = np.array([[10, 20, 2.5, 0.7], [30, 5, 0.8, -2.9], [1, 2, 4.0, np.pi / 2]], np.float32)
 

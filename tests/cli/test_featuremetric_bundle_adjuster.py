@@ -5,11 +5,12 @@ import shutil
 from pathlib import Path
 
 import numpy as np
-import pycolmap
 import pytest
 
 from pixcli.cli.main import main
 from pixcli.synthetic.evaluation import center_errors, surface_errors
+
+import pycolmap
 
 FIXED_INTRINSICS = [
     "--BundleAdjustment.refine_focal_length",

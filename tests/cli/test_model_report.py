@@ -5,12 +5,13 @@ from pathlib import Path
 
 import h5py
 import numpy as np
-import pycolmap
 import pytest
 from PIL import Image
 
 from pixcli.adjustment import adjust, feature_rounds
 from pixcli.cli.main import main
+
+import pycolmap
 
 FIXED = ["--BundleAdjustment.refine_focal_length", "0", "--BundleAdjustment.refine_extra_params", "0"]
 STRATEGY = "--FeaturemetricBundleAdjustment.strategy"

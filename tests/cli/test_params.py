@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 
-import pycolmap
 import pytest
 
 from pixcli.cli.main import COMMANDS, main
@@ -14,6 +13,8 @@ from pixcli.cli.params import Values, command
 from pixcli.options import CommonOptions, KeypointAdjustmentOptions
 from pixcli.options.fields import OptionGroup, option
 from pixcli.progress import Progress
+
+import pycolmap
 
 
 @pytest.fixture

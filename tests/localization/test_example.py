@@ -4,10 +4,11 @@ import re
 from pathlib import Path
 
 import numpy as np
-import pycolmap
 import pytest
 
 from pixcli.localization.localizer import QueryLocalizer
+
+import pycolmap
 
 PAGE = Path(__file__).parents[2] / "docs" / "localization.md"
 

@@ -4,7 +4,6 @@ from copy import deepcopy
 
 import h5py
 import numpy as np
-import pycolmap
 import pytest
 from scipy.spatial import cKDTree
 
@@ -19,6 +18,8 @@ from pixcli.options import (
     FeaturemetricBundleAdjustmentOptions,
     InterpolationOptions,
 )
+
+import pycolmap
 
 
 def test_a_map_that_was_made_is_used_again(left_out, tmp_path):

@@ -6,12 +6,14 @@ import signal
 import subprocess
 import sys
 import time
+import zlib  # noqa: F401  before pycolmap
 from pathlib import Path
 
 import numpy as np
-import pycolmap
 import pytest
 from PIL import Image
+
+import pycolmap
 
 from .conftest import SMALL, Run
 

@@ -1,13 +1,14 @@
 import os
 from pathlib import Path
 
-import pycolmap
 import pytest
 
 from pixcli.errors import UserError
 from pixcli.io.images import check_image
 from pixcli.reconstruction.isolation import isolated
 from pixcli.reconstruction.steps import Steps, difference
+
+import pycolmap
 
 
 @pytest.mark.parametrize(

@@ -5,10 +5,11 @@ import sys
 from pathlib import Path
 
 import numpy as np
-import pycolmap
 
 from pixcli.options import SyntheticOptions
 from pixcli.synthetic.dataset import generate_dataset
+
+import pycolmap
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "aachen" / "localization.py"
 

@@ -4,13 +4,14 @@ import copy
 import dataclasses
 
 import numpy as np
-import pycolmap
 import pytest
 
 from pixcli.errors import UserError
 from pixcli.io.database import read_match_graph
 from pixcli.synthetic.baseline import adjust_robustly, map_database
 from pixcli.synthetic.evaluation import center_errors, keypoint_errors, surface_errors
+
+import pycolmap
 
 
 def with_positions(graph, xy, edges):
