@@ -4,6 +4,9 @@ right order.
 from pixcli.ceres import colmap_costs, costs, pyceres
 """
 
+import ctypes
+import logging
+
 from pixcli.errors import UserError
 
 SUPPORTED_CERES = "2.2"
@@ -26,4 +29,21 @@ from pycolmap import cost_functions as colmap_costs  # noqa: E402
 
 import pixcli._costs as costs  # noqa: E402
 
-__all__ = ["colmap_costs", "costs", "pyceres"]
+__all__ = ["colmap_costs", "costs", "pyceres", "set_log_level"]
+
+
+def set_log_level(least: int) -> None:
+    """Which lines Ceres writes to stderr: from 0, all, to 3, none.
+
+    pyceres carries a log library of its own. Python has no setting for it, and the environment only counts
+    until pycolmap or pyceres is imported. Its parser of command lines serves at any time, if the wheel exports it.
+    """
+    parse = getattr(ctypes.CDLL(pyceres.__file__), "_ZN6google21ParseCommandLineFlagsEPiPPPcb", None)
+    if parse is not None:
+        words = (ctypes.c_char_p * 3)(b"pixcli", b"--minloglevel=%d" % least, None)
+        number, first = ctypes.c_int(2), ctypes.cast(words, ctypes.POINTER(ctypes.c_char_p))
+        parse(ctypes.byref(number), ctypes.byref(first), ctypes.c_bool(False))
+
+
+# "Linear solver failure" and the like: a step that Ceres tries again, or a failure that we raise.
+set_log_level(0 if logging.getLogger("pixcli").isEnabledFor(logging.DEBUG) else 3)

@@ -104,6 +104,13 @@ def match_images(database_path: Path, options: ChainOptions, seed: int) -> dict[
     return match_counts(database_path)
 
 
+def matching_parts(options: ChainOptions, num_images: int) -> int:
+    """What COLMAP counts while it matches: blocks of pairs, or images."""
+    if options.reconstruction.matcher == "exhaustive":
+        return int(-(-num_images // options.exhaustive_matching.block_size)) ** 2  # type: ignore[attr-defined]
+    return num_images
+
+
 def verify_matches(database_path: Path, options: TwoViewGeometryOptions, seed: int) -> dict[str, int]:
     """Verifies all raw matches of a database."""
     with pycolmap.Database.open(database_path) as database:

@@ -23,6 +23,7 @@ from pixcli.options.colmap import applied
 from pixcli.progress import Progress
 from pixcli.reconstruction.colmap import verify_matches
 from pixcli.reconstruction.images import find_images
+from pixcli.reconstruction.isolation import isolated
 
 
 def import_features(
@@ -112,9 +113,8 @@ def refine_features(
         pycolmap.Database.open(raw).close()
         with progress.phase("import"):
             names = find_images(image_path)
-            import_features(
-                raw, image_path, names, features_path, matches_path, pairs_path, ChainOptions(), seed
-            )
+            given = (raw, image_path, names, features_path, matches_path, pairs_path, ChainOptions(), seed)
+            isolated("importing features", Path(folder), import_features, *given)
         refinement = refine_keypoints(
             raw,
             image_path,
