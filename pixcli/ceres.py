@@ -36,7 +36,8 @@ def set_log_level(least: int) -> None:
     """Which lines Ceres writes to stderr: from 0, all, to 3, none.
 
     pyceres carries a log library of its own. Python has no setting for it, and the environment only counts
-    until pycolmap or pyceres is imported. Its parser of command lines serves at any time, if the wheel exports it.
+    until pycolmap or pyceres is imported. Its parser of command lines serves at any time, where the wheel
+    exports it.
     """
     parse = getattr(ctypes.CDLL(pyceres.__file__), "_ZN6google21ParseCommandLineFlagsEPiPPPcb", None)
     if parse is not None:
