@@ -41,8 +41,9 @@ def set_log_level(least: int) -> None:
     """
     parse = getattr(ctypes.CDLL(pyceres.__file__), "_ZN6google21ParseCommandLineFlagsEPiPPPcb", None)
     if parse is not None:
-        words = (ctypes.c_char_p * 3)(b"pixcli", b"--minloglevel=%d" % least, None)
-        number, first = ctypes.c_int(2), ctypes.cast(words, ctypes.POINTER(ctypes.c_char_p))
+        options = (b"--minloglevel=%d" % least, b"--logtostderr")  # and to no files beside
+        words = (ctypes.c_char_p * 4)(b"pixcli", *options, None)
+        number, first = ctypes.c_int(3), ctypes.cast(words, ctypes.POINTER(ctypes.c_char_p))
         parse(ctypes.byref(number), ctypes.byref(first), ctypes.c_bool(False))
 
 

@@ -39,5 +39,6 @@ def configure_logging(options: CommonOptions) -> None:
     os.environ["GLOG_minloglevel"] = str(least)  # noqa: SIM112
     if "pycolmap" in sys.modules:
         sys.modules["pycolmap"].logging.minloglevel = least
+        sys.modules["pycolmap"].logging.logtostderr = True  # and to no files beside
     if "pixcli.ceres" in sys.modules:
         sys.modules["pixcli.ceres"].set_log_level(least)

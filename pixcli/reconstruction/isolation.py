@@ -33,7 +33,7 @@ log = logging.getLogger(__name__)
 Result = TypeVar("Result")
 
 _INTERRUPTED = 130
-_PATIENCE = 5.0  # seconds that an interrupted call gets to end by itself; `docker stop` grants ten in all
+_PATIENCE = 3.0  # seconds that an interrupted call gets to end by itself; `docker stop` grants ten in all
 _COLMAPS_OWN = re.compile(r"\[\w+\.(cc|h):\d+\] ")  # a check that failed: of options, above all
 _FULL = 10_000_000  # free bytes of a disk on which SQLite fails: it gives some back as it does
 _LINE = re.compile(r"([IWEF])\d{8} [\d:.]+ +\d+ [\w.]+:\d+\] (.*)")
@@ -171,6 +171,7 @@ def _serve() -> None:
         threading.Thread(target=_end_with_caller, daemon=True).start()
         tempfile.tempdir = str(call.parent)  # which the caller removes, should this process be killed
         pycolmap.logging.minloglevel = 0
+        pycolmap.logging.logtostderr = True  # and to no files beside
         result: Any = None
         error: Exception | None = None
         try:
