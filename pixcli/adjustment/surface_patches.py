@@ -12,7 +12,8 @@ from pixcli.alignment.scale_space import Boxes, boxes_between
 from pixcli.alignment.sources import Source, source_of
 from pixcli.features.streaming import Estimate, ImageFile
 from pixcli.options import DenseFeaturesOptions
-from pixcli.progress import Progress, available_memory
+from pixcli.progress import Progress
+from pixcli.system import available_memory
 
 Support = tuple[int, float]
 """Radius in nodes, step in pixels."""

@@ -22,9 +22,10 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from pixcli.errors import Interrupted, UserError
-from pixcli.progress import Update, peak_memory_mb
+from pixcli.progress import Update
 from pixcli.signals import EXIT_CODE as _TERMINATED
 from pixcli.signals import Terminated, raise_on_sigterm, sigterm_held
+from pixcli.system import peak_memory_mb
 
 import pycolmap
 

@@ -54,7 +54,7 @@ def generate_dataset(
             move_to_layout(scene, folder)
         settings = {k: v for k, v in dataclasses.asdict(options).items() if k != "num_threads"}
         settings["textures"] = texture_path.name if texture_path else "procedural"
-        (folder / "scene.json").write_text(json.dumps(settings, indent=1) + "\n")
+        (folder / "scene.json").write_text(json.dumps(settings, indent=1) + "\n", encoding="utf-8")
 
 
 @contextmanager
@@ -68,7 +68,9 @@ def _new_folder(path: Path) -> Iterator[Path]:
     try:
         partial.chmod(0o777 & ~_umask())
         yield partial
-        partial.rename(path)  # replaces an empty folder
+        if path.exists():
+            path.rmdir()
+        partial.rename(path)
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
         raise

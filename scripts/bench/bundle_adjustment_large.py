@@ -17,7 +17,7 @@ from pixcli.adjustment.solver import Loss
 from pixcli.io.patch_store import Patches
 from pixcli.options import InterpolationOptions
 from pixcli.options.bundle_adjustment import BundleAdjustmentCeresOptions, BundleAdjustmentOptions
-from pixcli.progress import peak_memory_mb
+from pixcli.system import peak_memory_mb
 
 import pycolmap
 

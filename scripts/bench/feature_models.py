@@ -76,7 +76,9 @@ def some_images(scene: Path) -> Path:
     """A list of every fourth image: 128 channels of all would take 29 GB."""
     path = CACHE / "feature_models" / "images.txt"
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("\n".join(sorted(file.name for file in (scene / "images").iterdir())[::4]) + "\n")
+    path.write_text(
+        "\n".join(sorted(file.name for file in (scene / "images").iterdir())[::4]) + "\n", encoding="utf-8"
+    )
     return path
 
 

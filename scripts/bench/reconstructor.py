@@ -56,7 +56,7 @@ def court(bench: Bench, scene: Path, tools: Path, work: Path) -> None:
     poses = evaluate(tools, "eval_poses", scene / "gt", out / "model")
     bench.row("court, images registered", poses["num_registered"], "", ">= 24")
     bench.row("court, camera centres, mean", poses["aligned"]["centre"]["mean"], "mm", "<= 0.045")
-    steps = json.loads((out / "report.json").read_text())["steps"]
+    steps = json.loads((out / "report.json").read_text(encoding="utf-8"))["steps"]
     plain = steps["database"]["seconds"] + steps["mapping"]["seconds"]
     bench.row("court, whole run", seconds, "s")
     bench.row("court, extraction, matching and mapping", plain, "s")

@@ -173,9 +173,10 @@ def test_log_target(calls, tmp_path, target, in_out, in_err, in_file, capsys):
     assert (path.exists() and "working" in path.read_text()) == in_file
 
 
-@pytest.mark.parametrize(("level", "least"), [(1, 0), (0, 0), (-1, 1), (-2, 2)])
-def test_pycolmap_keeps_to_the_log_level(calls, monkeypatch, level, least):
-    monkeypatch.setattr(pycolmap.logging, "minloglevel", 0)
+@pytest.mark.parametrize(("level", "least"), [(1, 0), (0, 3), (-1, 3), (-2, 3)])
+def test_lines_of_pycolmap_are_details(calls, monkeypatch, level, least):
+    monkeypatch.setattr(pycolmap.logging, "minloglevel", 1)
+    monkeypatch.setattr(pycolmap.logging, "logtostderr", False)
     monkeypatch.setenv("GLOG_minloglevel", "0")
     _run(calls, "--log_level", level)
     assert pycolmap.logging.minloglevel == least
