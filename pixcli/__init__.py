@@ -15,6 +15,10 @@ import importlib
 import zlib  # noqa: F401  before pycolmap, which brings a zlib of its own
 from typing import TYPE_CHECKING
 
+from pixcli.zlib_first import load_zlib
+
+load_zlib()
+
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:

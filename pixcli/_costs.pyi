@@ -2,8 +2,9 @@ from collections.abc import Sequence
 from typing import Any, Literal
 
 import numpy as np
-import pyceres
 from numpy.typing import NDArray
+
+import pyceres
 
 _Pair = Sequence[float]
 

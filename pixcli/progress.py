@@ -1,13 +1,12 @@
 """How far a long computation is, and what its phases cost."""
 
 import logging
-import resource
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
-from pathlib import Path
+
+from pixcli.system import peak_memory_mb
 
 log = logging.getLogger(__name__)
 
@@ -49,19 +48,3 @@ class Progress:
 
     def _show(self, name: str, total: int | None) -> AbstractContextManager[Update]:
         return nullcontext(lambda done: None)
-
-
-def peak_memory_mb() -> float:
-    """Largest resident memory of this process so far, in MB (10^6 bytes)."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak * (1 if sys.platform == "darwin" else 1024) / 1e6  # macOS counts bytes, Linux KiB
-
-
-def available_memory() -> int | None:
-    """Bytes of memory that can still be taken without swapping; None where the system does not tell."""
-    try:
-        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
-        kibibytes = {line.split(":")[0]: int(line.split()[1]) for line in lines}
-        return kibibytes["MemAvailable"] * 1024
-    except (OSError, KeyError, ValueError, IndexError):
-        return None

@@ -12,13 +12,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-import pycolmap
 
 from pixcli.cli.terminal import print_table
 from pixcli.evaluation.robust_adjustment import adjust_robustly
 from pixcli.io.database import MatchGraph, read_match_graph
 from pixcli.synthetic.baseline import build_database, map_database
 from pixcli.synthetic.evaluation import center_errors, keypoint_errors, surface_errors
+
+import pycolmap
 
 WRONG_MATCH = 4.0  # pixels; errors beyond are counted, not averaged
 

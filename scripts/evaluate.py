@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pycolmap
 
 from pixcli.errors import UserError
 from pixcli.evaluation.epipolar import pair_residuals
@@ -23,6 +22,8 @@ from pixcli.evaluation.triangulation import held_out_errors, noise_floor
 from pixcli.io.database import read_match_graph
 from pixcli.io.models import read_model
 from pixcli.synthetic.evaluation import keypoint_errors, surface_errors
+
+import pycolmap
 
 ANGLES = np.array([0.01, 0.02, 0.05, 0.1, 0.5, 1, 3, 5])
 

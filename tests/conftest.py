@@ -4,13 +4,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import pycolmap
 import pytest
 
 from pixcli.options import SyntheticOptions
 from pixcli.options.synthetic import CameraModel
 from pixcli.synthetic.baseline import build_database, map_database
 from pixcli.synthetic.dataset import generate_dataset
+
+import pycolmap
 
 # A shell that starts the tests in the background has them ignore Ctrl-C; programs that they start would, too.
 signal.signal(signal.SIGINT, signal.default_int_handler)

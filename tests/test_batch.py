@@ -9,11 +9,12 @@ import sys
 import time
 from pathlib import Path
 
-import pycolmap
 import pytest
 
 from pixcli.options import SyntheticOptions
 from pixcli.synthetic.dataset import generate_dataset
+
+import pycolmap
 
 ROOT = Path(__file__).parents[1]
 MAKEFILE = ROOT / "scripts" / "batch" / "Makefile"

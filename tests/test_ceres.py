@@ -1,3 +1,4 @@
+import os
 import subprocess
 import sys
 
@@ -26,3 +27,42 @@ sys.exit(main(["version", "--verbose"]))
     told = next(line for line in result.stdout.splitlines() if line.startswith("told:"))
     assert message in told
     assert "pip install 'pyceres" in told
+
+
+FAILING_SOLVE = """
+import numpy as np
+import zlib, pycolmap  # and with it pyceres, before pixcli could say anything
+from pixcli.ceres import pyceres
+
+class Huge(pyceres.CostFunction):
+    def __init__(self):
+        super().__init__()
+        self.set_num_residuals(1)
+        self.set_parameter_block_sizes([1])
+
+    def Evaluate(self, parameters, residuals, jacobians):
+        residuals[0] = 1.0
+        if jacobians is not None:
+            jacobians[0][0] = 1e170
+        return True
+
+problem, cost, x = pyceres.Problem(), Huge(), np.ones(1)
+problem.add_residual_block(cost, None, [x])
+options = pyceres.SolverOptions()
+options.jacobi_scaling = False
+options.logging_type = pyceres.LoggingType.SILENT
+pyceres.solve(options, problem, pyceres.SolverSummary())
+"""
+
+
+def test_ceres_keeps_its_lines_to_itself(tmp_path):
+    loud = FAILING_SOLVE.replace("from pixcli.ceres import pyceres", "import pyceres")
+    for code, is_loud in ((loud, True), (FAILING_SOLVE, False)):
+        environment = {**os.environ, "TMPDIR": str(tmp_path)}
+        environment.pop("GLOG_minloglevel", None)
+        command = [sys.executable, "-P", "-c", code]
+        run = subprocess.run(command, capture_output=True, text=True, env=environment)
+        assert run.returncode == 0, run.stderr
+        assert ("Linear solver failure" in run.stderr) == is_loud
+        if not is_loud:
+            assert run.stderr == ""

@@ -65,3 +65,13 @@ def test_only_the_command_line_knows_click_and_rich():
         path for path in (ROOT / "pixcli").rglob("*.py") if pattern.search(path.read_text(encoding="utf-8"))
     }
     assert {path.parent.name for path in users} == {"cli"}
+
+
+def test_only_one_module_imports_what_some_systems_lack():
+    pattern = re.compile(r"^\s*(import|from) (fcntl|resource|termios|pwd|grp|msvcrt|winreg)\b", re.MULTILINE)
+    users = [
+        path.name
+        for path in (ROOT / "pixcli").rglob("*.py")
+        if pattern.search(path.read_text(encoding="utf-8"))
+    ]
+    assert users == ["system.py"]

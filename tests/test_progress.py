@@ -1,7 +1,8 @@
 import pytest
 
 from pixcli.cli.terminal import TerminalProgress, print_table
-from pixcli.progress import Progress, peak_memory_mb
+from pixcli.progress import Progress
+from pixcli.system import peak_memory_mb
 
 
 @pytest.mark.parametrize("progress", [Progress(), TerminalProgress()])

@@ -10,12 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
-import pycolmap
 import pytest
 
 from pixcli.cli.main import main
 from pixcli.io.database import read_match_graph
 from pixcli.synthetic.baseline import build_database
+
+import pycolmap
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 DATA = Path(os.environ.get("PIXCLI_DATA", SHARED / "data"))

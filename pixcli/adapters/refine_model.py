@@ -3,8 +3,6 @@
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
-import pycolmap
-
 from pixcli.bundle_adjustment.inputs import set_aside
 from pixcli.bundle_adjustment.model_covariance import ModelCovariance
 from pixcli.bundle_adjustment.model_database import check_database, check_database_options, write_database
@@ -37,6 +35,8 @@ from pixcli.sampling.feature_references import (
 )
 from pixcli.sampling.model_images import image_files
 from pixcli.surfaces.appearance import make_surface_references
+
+import pycolmap
 
 
 @dataclass(frozen=True)

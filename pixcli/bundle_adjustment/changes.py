@@ -5,12 +5,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
-import pycolmap
 from numpy.typing import NDArray
 from scipy.sparse import csr_matrix
 
 from pixcli.geometry.observations import read_observations, reprojection_errors
 from pixcli.geometry.similarity import frame_centres
+
+import pycolmap
 
 log = logging.getLogger(__name__)
 

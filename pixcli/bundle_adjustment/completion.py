@@ -9,12 +9,13 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-import pycolmap
 from scipy.sparse import csr_matrix
 
 from pixcli.geometry.linearisation import linearise
 from pixcli.surfaces.measuring import SurfaceLimits
 from pixcli.surfaces.planes import Float64, Surfaces, magnifications, normals_of
+
+import pycolmap
 
 COMPLETION_SUPPORT = (5, 1.0)  # a larger one has a bias common to an image, which no threshold removes
 COMPLETION_LIMITS = SurfaceLimits(min_correlation=0.9, max_shift=2.0, max_deviation=0.05)

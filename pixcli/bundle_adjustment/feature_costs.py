@@ -5,7 +5,6 @@ from dataclasses import replace
 from functools import partial
 
 import numpy as np
-import pycolmap
 from numpy.typing import NDArray
 
 from pixcli import _core
@@ -22,6 +21,8 @@ from pixcli.options.bundle_adjustment import (
     FeaturemetricBundleAdjustmentOptions,
 )
 from pixcli.sampling.feature_references import point_parts, poll_from, sampling_arguments
+
+import pycolmap
 
 """Samples between the nodes of patch_warp."""
 

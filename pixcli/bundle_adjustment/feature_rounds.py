@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-import pycolmap
 from numpy.typing import NDArray
 
 from pixcli.bundle_adjustment.feature_costs import adjust_bundle, evaluation_problem
@@ -27,6 +26,8 @@ from pixcli.options.bundle_adjustment import (
 from pixcli.sampling.extraction import Extraction
 from pixcli.sampling.feature_references import compute_references, extraction_around, strategy_interpolation
 from pixcli.sampling.streaming import CACHE_OR
+
+import pycolmap
 
 log = logging.getLogger(__name__)
 

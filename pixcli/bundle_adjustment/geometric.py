@@ -5,7 +5,6 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-import pycolmap
 from numpy.typing import NDArray
 
 from pixcli.bundle_adjustment.problem import BundleProblem, Constants
@@ -14,6 +13,8 @@ from pixcli.bundle_adjustment.strategy import Adjustment, Task
 from pixcli.calibration.priors import add_lens_priors
 from pixcli.geometry.observations import Observations, read_observations, reprojection_errors
 from pixcli.options.bundle_adjustment import BundleAdjustmentCeresOptions, BundleAdjustmentOptions
+
+import pycolmap
 
 FIRST_SCALES = (1.0, 0.25)
 """Pixels: scales of the Cauchy loss that a model mapped without a robust loss starts with. The first is wide
@@ -71,8 +72,8 @@ def camera_covariances(
 ) -> dict[int, NDArray[np.float64]]:
     """(k, k) covariances of the parameters of calibrated cameras, as far as residuals tell.
 
-    Of the problem that adjust_geometrically() solves last, priors of lenses included. Cameras that it does not
-    determine are missing.
+    Of the problem that adjust_geometrically() solves last, priors of lenses included. Cameras that it does
+    not determine are missing.
 
     Args:
         accepted: (n,) observations that say how large residuals are.

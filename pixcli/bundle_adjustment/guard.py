@@ -5,12 +5,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
-import pycolmap
 from numpy.typing import NDArray
 
 from pixcli.bundle_adjustment.problem import Constants
 from pixcli.geometry.observations import Observations, points_of, reprojection_errors
 from pixcli.geometry.point_fit import cauchy, fit_points
+
+import pycolmap
 
 log = logging.getLogger(__name__)
 

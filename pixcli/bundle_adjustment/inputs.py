@@ -5,10 +5,11 @@ from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 
 import numpy as np
-import pycolmap
 
 from pixcli.errors import UserError
 from pixcli.geometry.observations import project, read_observations
+
+import pycolmap
 
 
 def check_observations(model: pycolmap.Reconstruction, min_track_length: int) -> None:

@@ -11,7 +11,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import pycolmap
 from numpy.typing import NDArray
 from scipy.sparse import block_diag, csr_matrix
 
@@ -20,6 +19,8 @@ from pixcli.errors import UserError
 from pixcli.geometry.observations import Observations, points_of, reprojection_errors
 from pixcli.geometry.projection import projection_derivatives
 from pixcli.options.bundle_adjustment import BundleAdjustmentOptions
+
+import pycolmap
 
 Float64 = NDArray[np.float64]
 

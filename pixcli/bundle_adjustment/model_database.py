@@ -4,7 +4,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import pycolmap
 from numpy.typing import NDArray
 
 from pixcli.errors import UserError
@@ -13,6 +12,8 @@ from pixcli.io.database import MatchGraph
 from pixcli.io.files import same_file
 from pixcli.io.refined_database import check_output_path, write_refined_database
 from pixcli.options.bundle_adjustment import FeaturemetricBundleAdjustmentOptions, PosePriorOptions
+
+import pycolmap
 
 _FAR = 10.0  # pixels; what refinements move keypoints by stays well below
 

@@ -3,8 +3,6 @@
 from dataclasses import dataclass, field
 from typing import Any
 
-import pycolmap
-
 from pixcli.bundle_adjustment.changes import Changes
 from pixcli.bundle_adjustment.guard import ImageCost
 from pixcli.bundle_adjustment.model_covariance import ModelCovariance
@@ -15,6 +13,8 @@ from pixcli.bundle_adjustment.strategy import Adjustment, SurfaceRound
 from pixcli.bundle_adjustment.track_revision import TrackRevision
 from pixcli.calibration.report import Calibration
 from pixcli.progress import PhaseStats
+
+import pycolmap
 
 
 @dataclass(frozen=True, repr=False)

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pycolmap
 from numpy.typing import NDArray
 
 from pixcli.bundle_adjustment.solver import Loss, ceres_loss
@@ -14,6 +13,8 @@ from pixcli.ceres import colmap_costs
 from pixcli.errors import UserError
 from pixcli.io.database import read_pose_priors
 from pixcli.options.bundle_adjustment import PosePriorOptions
+
+import pycolmap
 
 Float64 = NDArray[np.float64]
 

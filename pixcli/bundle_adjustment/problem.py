@@ -5,7 +5,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import pycolmap
 from numpy.typing import NDArray
 
 from pixcli import _core
@@ -20,6 +19,8 @@ from pixcli.io.references import References
 from pixcli.options import InterpolationOptions
 from pixcli.options.bundle_adjustment import BundleAdjustmentCeresOptions, BundleAdjustmentOptions
 from pixcli.sampling.feature_references import sampling_arguments
+
+import pycolmap
 
 Array = NDArray[np.float64]
 

@@ -6,7 +6,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import pycolmap
 
 from pixcli.bundle_adjustment.changes import changes_between
 from pixcli.bundle_adjustment.feature_rounds import adjust_by_features
@@ -30,6 +29,8 @@ from pixcli.io.database import MatchGraph
 from pixcli.options.bundle_adjustment import FeaturemetricBundleAdjusterOptions
 from pixcli.progress import Progress
 from pixcli.sampling.model_images import image_files
+
+import pycolmap
 
 log = logging.getLogger(__name__)
 

@@ -9,11 +9,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import pycolmap
 from numpy.typing import NDArray
 from scipy.special import chdtrc
 
 from pixcli.geometry.observations import Observations, reprojection_errors
+
+import pycolmap
 
 log = logging.getLogger(__name__)
 

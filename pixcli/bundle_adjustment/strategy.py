@@ -4,7 +4,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
-import pycolmap
 from numpy.typing import NDArray
 
 from pixcli.bundle_adjustment.guard import ImageCost
@@ -16,6 +15,8 @@ from pixcli.geometry.observations import Observations
 from pixcli.options.bundle_adjustment import FeaturemetricBundleAdjusterOptions
 from pixcli.progress import Progress
 from pixcli.sampling.streaming import ImageFile
+
+import pycolmap
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,6 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
-import pycolmap
 from numpy.typing import NDArray
 
 from pixcli.bundle_adjustment.completion import (
@@ -41,6 +40,8 @@ from pixcli.surfaces.planes import (
     planes_from_normals,
     points_from_planes,
 )
+
+import pycolmap
 
 SHIFT_SUPPORTS = ((5, 1.0), (8, 1.0), (14, 1.0))
 # See SurfaceLimits; cameras feel the bias of wide supports more than pairs of views do.

@@ -3,10 +3,11 @@
 from dataclasses import dataclass
 
 import numpy as np
-import pycolmap
 
 from pixcli.io.database import MatchGraph
 from pixcli.options.bundle_adjustment import TrackOptions
+
+import pycolmap
 
 
 @dataclass(frozen=True)

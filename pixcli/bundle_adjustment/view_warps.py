@@ -1,12 +1,13 @@
 """Local warps between the views of a point, from its geometry."""
 
 import numpy as np
-import pycolmap
 from numpy.typing import NDArray
 
 from pixcli.geometry.observations import Observations
 from pixcli.geometry.projection import facing_warps, projection_derivatives
 from pixcli.io.references import References
+
+import pycolmap
 
 Array = NDArray[np.float64]
 

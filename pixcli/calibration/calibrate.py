@@ -9,7 +9,6 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-import pycolmap
 from numpy.typing import NDArray
 
 from pixcli.calibration.held_out import cells_of, part_of, split_points
@@ -21,6 +20,8 @@ from pixcli.geometry.observations import Observations, points_of
 from pixcli.geometry.point_fit import fit_points
 from pixcli.options.bundle_adjustment import BundleAdjustmentOptions
 from pixcli.options.calibration import CalibrationOptions
+
+import pycolmap
 
 log = logging.getLogger(__name__)
 
@@ -34,10 +35,8 @@ Ladders = Mapping[int, Sequence[str]]
 
 
 Adjust = Callable[[pycolmap.Reconstruction, Sequence[float]], object]
-""
-""
-"""Refines poses, points and the lenses of the cameras to calibrate, principal points too, with Cauchy losses of
-these scales (pixels) and weak priors on the lenses."""
+"""Refines poses, points and the lenses of the cameras to calibrate, principal points too, with Cauchy losses
+of these scales (pixels) and weak priors on the lenses."""
 
 
 @dataclass(frozen=True)

@@ -8,10 +8,11 @@ residuals judges the lens.
 from dataclasses import replace
 
 import numpy as np
-import pycolmap
 from numpy.typing import NDArray
 
 from pixcli.geometry.observations import Observations
+
+import pycolmap
 
 Float64 = NDArray[np.float64]
 Int64 = NDArray[np.int64]

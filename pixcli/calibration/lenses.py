@@ -3,11 +3,12 @@
 from copy import copy
 
 import numpy as np
-import pycolmap
 from numpy.typing import NDArray
 from scipy.optimize import least_squares
 
 from pixcli.calibration.priors import distortion_deviations
+
+import pycolmap
 
 Float64 = NDArray[np.float64]
 

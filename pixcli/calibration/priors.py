@@ -11,10 +11,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import pycolmap
 from numpy.typing import NDArray
 
 from pixcli.ceres import pyceres
+
+import pycolmap
 
 Float64 = NDArray[np.float64]
 

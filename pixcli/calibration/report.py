@@ -5,12 +5,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import pycolmap
 from numpy.typing import NDArray
 
 from pixcli.calibration.calibrate import LensChoice, agreeing, inflation
 from pixcli.calibration.priors import FocalPriors, lens_prior
 from pixcli.calibration.search import Candidate
+
+import pycolmap
 
 log = logging.getLogger(__name__)
 
@@ -65,8 +66,8 @@ def calibrations(
     """The report of a refined model; the log says it in a line for each group of cameras.
 
     Args:
-        covariances: (k, k) of the parameters of each camera as the residuals tell; they grow by what the lenses
-            of two halves of the points differ more than that.
+        covariances: (k, k) of the parameters of each camera as the residuals tell; they grow by what the
+            lenses of two halves of the points differ more than that.
         lenses: what was known of the focal lengths.
     """
     reports = []

@@ -4,9 +4,10 @@ from collections.abc import Mapping, Sequence
 from copy import copy
 
 import numpy as np
-import pycolmap
 from numpy.typing import NDArray
 from scipy.special import chdtrc
+
+import pycolmap
 
 Float64 = NDArray[np.float64]
 

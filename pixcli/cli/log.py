@@ -34,8 +34,11 @@ def configure_logging(options: CommonOptions) -> None:
         handler.setFormatter(logging.Formatter(line, datefmt="%Y%m%d %H:%M:%S"))
         log.addHandler(handler)
     log.setLevel(_LEVELS[options.log_level])
-    # pycolmap logs on its own, to stderr. If it is imported only later, it reads the environment.
-    least = max(0, -options.log_level)
+    # COLMAP's and Ceres' own lines are details. What is imported only later reads the environment.
+    least = 0 if log.isEnabledFor(logging.DEBUG) else 3
     os.environ["GLOG_minloglevel"] = str(least)  # noqa: SIM112
     if "pycolmap" in sys.modules:
         sys.modules["pycolmap"].logging.minloglevel = least
+        sys.modules["pycolmap"].logging.logtostderr = True  # and to no files beside
+    if "pixcli.ceres" in sys.modules:
+        sys.modules["pixcli.ceres"].set_log_level(least)

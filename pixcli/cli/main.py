@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import click
 
 from pixcli.errors import Interrupted, UserError, did_you_mean
+from pixcli.signals import EXIT_CODE, Terminated, raise_on_sigterm, sigterm_held
 
 COMMANDS = {
     "dense_feature_extractor": "Fill a cache of dense features that later commands use again.",
@@ -42,11 +43,14 @@ def main(args: Sequence[str] | None = None) -> int:
     name = ALIASES.get(name, name)
     program = f"pixcli {name}" if name in COMMANDS else "pixcli"
     try:
-        load_command(name).main(rest, prog_name=program, standalone_mode=False)
+        with sigterm_held():
+            command = load_command(name)
+            raise_on_sigterm()
+        command.main(rest, prog_name=program, standalone_mode=False)
         sys.stdout.flush()
         return 0
-    except (click.Abort, Interrupted, KeyboardInterrupt):
-        return _interrupted(program)
+    except (click.Abort, Interrupted, KeyboardInterrupt, Terminated) as error:
+        return _interrupted(program, error)
     except click.ClickException as error:
         return _user_error(program, _one_line(error))
     except UserError as error:
@@ -66,18 +70,20 @@ def main(args: Sequence[str] | None = None) -> int:
         return _user_error(program, f"not enough memory. {error}".strip())
     except Exception as error:
         # Libraries of native code that are interrupted while they load tell it as a failure of their own.
-        return _interrupted(program) if _comes_from_interrupt(error) else _internal_error(program)
+        signal = _signal_behind(error)
+        return _interrupted(program, signal) if signal else _internal_error(program)
 
 
-def _interrupted(program: str) -> int:
-    print(f"{program}: interrupted", file=sys.stderr)
-    return 130
+def _interrupted(program: str, error: BaseException) -> int:
+    is_terminated = isinstance(error, Terminated)
+    print(f"{program}: {'terminated' if is_terminated else 'interrupted'}", file=sys.stderr)
+    return EXIT_CODE if is_terminated else 130
 
 
-def _comes_from_interrupt(error: BaseException | None) -> bool:
-    while error is not None and not isinstance(error, KeyboardInterrupt):
+def _signal_behind(error: BaseException | None) -> BaseException | None:
+    while error is not None and not isinstance(error, KeyboardInterrupt | Terminated):
         error = error.__cause__ or error.__context__
-    return error is not None
+    return error
 
 
 def _user_error(program: str, message: str) -> int:

@@ -5,12 +5,13 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-import pycolmap
 from scipy.optimize import least_squares
 from scipy.spatial.transform import Rotation
 
 from pixcli.geometry.fundamental import linear_fundamental, normalised, sampson
 from pixcli.io.database import MatchGraph
+
+import pycolmap
 
 Array = npt.NDArray[np.float64]
 

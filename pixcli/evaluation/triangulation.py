@@ -2,10 +2,11 @@
 
 import numpy as np
 import numpy.typing as npt
-import pycolmap
 
 from pixcli.evaluation.poses import aligned_errors
 from pixcli.evaluation.robust_adjustment import adjust_robustly
+
+import pycolmap
 
 Array = npt.NDArray[np.float64]
 

@@ -9,9 +9,10 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import pycolmap
 
 from pixcli import _core
+
+import pycolmap
 
 Float64 = npt.NDArray[np.float64]
 Views = npt.NDArray[Any]

@@ -4,8 +4,9 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-import pycolmap
 from numpy.typing import NDArray
+
+import pycolmap
 
 
 @dataclass(frozen=True)

@@ -6,11 +6,12 @@ Two sets of poses can be compared by it: each gets the points that suit it, so w
 from collections.abc import Sequence
 
 import numpy as np
-import pycolmap
 from numpy.typing import NDArray
 
 from pixcli.geometry.linearisation import linearise
 from pixcli.geometry.observations import Observations, reprojection_errors
+
+import pycolmap
 
 Float64 = NDArray[np.float64]
 

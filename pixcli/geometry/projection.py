@@ -1,10 +1,11 @@
 """Derivatives of projections, and the warps between views that follow from them."""
 
 import numpy as np
-import pycolmap
 from numpy.typing import NDArray
 
 from pixcli.geometry.observations import Observations
+
+import pycolmap
 
 Array = NDArray[np.float64]
 

@@ -1,8 +1,9 @@
 """Similarities between two versions of a model."""
 
 import numpy as np
-import pycolmap
 from numpy.typing import NDArray
+
+import pycolmap
 
 Float64 = NDArray[np.float64]
 

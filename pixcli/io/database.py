@@ -18,6 +18,7 @@ from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
+
 import pycolmap
 
 from ..errors import UserError

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from ..errors import UserError
+from ..system import sync
 
 
 @contextmanager
@@ -26,15 +27,6 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     except (OSError, RuntimeError) as error:  # h5py raises the latter where a disk is full
         reason = getattr(error, "strerror", None) or error
         raise UserError(f"{path} cannot be written: {reason}") from error
-
-
-def sync(path: Path) -> None:
-    """Force a file, or the names in a folder, to the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def same_file(first: Path, second: Path) -> bool:

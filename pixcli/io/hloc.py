@@ -18,6 +18,7 @@ from typing import Any
 import h5py
 import numpy as np
 import numpy.typing as npt
+
 import pycolmap
 
 from ..errors import UserError, did_you_mean

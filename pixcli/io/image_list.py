@@ -16,8 +16,11 @@ def read_image_list(path: str | os.PathLike[str], known: Sequence[str]) -> list[
     lookup = set(known)
     names: dict[str, None] = {}
     for number, name in _lines(Path(path), "image list", "one image name a line"):
+        with_slashes = name.replace("\\", "/")  # as COLMAP has them, also on Windows
         if name in lookup:  # even if it starts with #
             names[name] = None
+        elif with_slashes in lookup:
+            names[with_slashes] = None
         elif not name.startswith("#"):
             nearest = difflib.get_close_matches(name, known, n=1, cutoff=0.0)
             hint = f"; did you mean {nearest[0]}?" if nearest else ""

@@ -5,7 +5,6 @@ types and shapes of arrays beside what else the record holds, a line end, and th
 record says what the run was made with. A record that was cut off, the last one, does not count.
 """
 
-import fcntl
 import json
 import logging
 import os
@@ -20,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ..errors import UserError
+from ..system import lock
 
 log = logging.getLogger(__name__)
 
@@ -43,7 +43,7 @@ class Journal:
         self._path = path
         try:
             self._file = path.open("a+b")
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            lock(self._file.fileno())
         except BlockingIOError:
             self._file.close()
             raise UserError(f"{path} is in use: another run writes to the same output") from None

@@ -9,10 +9,12 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-import pycolmap
 
 from pixcli.errors import UserError
-from pixcli.io.files import replacing, sync
+from pixcli.io.files import replacing
+from pixcli.system import sync
+
+import pycolmap
 
 _FILES = ("cameras", "frames", "images", "points3D", "rigs")
 _MARGIN = 1.0  # pixels; detectors place keypoints slightly beyond the border of an image

@@ -11,7 +11,7 @@ on where it stopped.
     /level<k>    data (samples, C), corners (items, 2), scales (items, 2), shapes (items, 2)
 """
 
-import fcntl
+import io
 import json
 import mmap
 import os
@@ -31,6 +31,7 @@ from numpy.typing import NDArray
 
 from pixcli.errors import UserError
 from pixcli.options import DenseFeaturesOptions
+from pixcli.system import lock
 
 FORMAT = "pixcli features"
 VERSION = 1
@@ -168,7 +169,7 @@ class PatchStore:
         self.hashes = list(hashes)
         """Of the image files whose items are there, "" for the others."""
         self._path = path
-        self._fd = -1
+        self._file: io.FileIO | None = None
         self._levels: list[dict[str, NDArray[Any]]] = []
         self._offsets: list[dict[str, int]] = []
         if path is None:
@@ -242,9 +243,9 @@ class PatchStore:
 
     def close(self) -> None:
         """Closes the file; arrays that were handed out stay valid."""
-        if self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
+        if self._file is not None:
+            self._file.close()
+            self._file = None
 
     def _put(self, level: int, name: str, row: int, values: NDArray[Any]) -> None:
         array = self._levels[level][name]
@@ -273,19 +274,20 @@ class PatchStore:
                 self._levels.append(arrays)
                 self._offsets.append(offsets)
         if self.missing:
-            self._fd = os.open(path, os.O_RDWR)
+            self._file = path.open("r+b", buffering=0)
             try:
-                fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                lock(self._file.fileno())
             except OSError:
                 self.close()
                 raise UserError(f"{path}: another run is filling this cache; wait for it to end") from None
 
     def _write_file(self, values: Any, offset: int) -> None:
+        assert self._file is not None
         view = memoryview(values).cast("B")
         try:
+            self._file.seek(offset)
             while len(view):
-                written = os.pwrite(self._fd, view, offset)
-                view, offset = view[written:], offset + written
+                view = view[self._file.write(view) :]
         except OSError as error:
             raise UserError(
                 f"{self._path}: the cache cannot be written ({error.strerror}); once that is mended, "

@@ -10,9 +10,11 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+
 import pycolmap
 
 from ..errors import UserError
+from ..system import sync
 from .appended_keypoints import AppendedKeypoints, append_descriptors, append_rows
 from .database import (
     BUSY_SECONDS,
@@ -24,7 +26,6 @@ from .database import (
     open_input,
     write_errors,
 )
-from .files import sync
 
 
 @dataclass(frozen=True)
@@ -103,7 +104,7 @@ def write_refined_database(
             if output_path is not None:
                 _check_integrity(target, input_path)
                 sync(target)
-                target.rename(final)
+                target.replace(final)
                 sync(final.parent)
 
 

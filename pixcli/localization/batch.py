@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import pycolmap
 
 from pixcli.errors import UserError
 from pixcli.io.journal import Journal
@@ -18,6 +17,8 @@ from pixcli.localization.localizer import QueryLocalizer, SensorQuery
 from pixcli.localization.queries import Queries, Query
 from pixcli.progress import Progress
 from pixcli.sampling.streaming import ahead
+
+import pycolmap
 
 
 @dataclass(frozen=True)

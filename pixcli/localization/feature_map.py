@@ -7,7 +7,6 @@ from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
-import pycolmap
 
 from pixcli.errors import UserError
 from pixcli.geometry.projection import derivatives_by_point, facing_warps
@@ -26,6 +25,8 @@ from pixcli.sampling.feature_references import (
 )
 from pixcli.sampling.map_patches import Extractor
 from pixcli.sampling.streaming import ImageFile
+
+import pycolmap
 
 Float64 = npt.NDArray[np.float64]
 Int64 = npt.NDArray[np.int64]

@@ -6,9 +6,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
-import pycolmap
 
 from pixcli.localization.pose import RefinedIntrinsics, Sensor, by_pose, finite, project
+
+import pycolmap
 
 Float64 = npt.NDArray[np.float64]
 

@@ -14,7 +14,6 @@ from functools import partial
 
 import numpy as np
 import numpy.typing as npt
-import pycolmap
 
 from pixcli.localization.feature_map import FeatureMap
 from pixcli.localization.feature_pose import (
@@ -35,6 +34,8 @@ from pixcli.options import (
     QueryBundleAdjustmentOptions,
     QueryKeypointAdjustmentOptions,
 )
+
+import pycolmap
 
 Float64 = npt.NDArray[np.float64]
 Int64 = npt.NDArray[np.int64]

@@ -6,10 +6,11 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
-import pycolmap
 
 from pixcli.localization.pose import Float64, RefinedIntrinsics, Sensor, Sightings, covariance_of, project
 from pixcli.options import AbsolutePoseOptions
+
+import pycolmap
 
 MIN_MATCHES = 4
 

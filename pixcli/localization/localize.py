@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pycolmap
 
 from pixcli.errors import UserError
 from pixcli.io.files import check_writable
@@ -31,6 +30,8 @@ from pixcli.options import (
 )
 from pixcli.options.fields import OptionGroup, result_options
 from pixcli.progress import PhaseStats, Progress
+
+import pycolmap
 
 log = logging.getLogger(__name__)
 

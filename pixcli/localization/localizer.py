@@ -9,7 +9,6 @@ from typing import NoReturn, TypeVar
 
 import numpy as np
 import numpy.typing as npt
-import pycolmap
 
 from pixcli.errors import UserError
 from pixcli.io.references import rows_among
@@ -36,6 +35,8 @@ from pixcli.options import (
     QueryKeypointAdjustmentOptions,
 )
 from pixcli.progress import Progress
+
+import pycolmap
 
 Float64 = npt.NDArray[np.float64]
 Int64 = npt.NDArray[np.int64]

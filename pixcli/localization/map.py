@@ -10,7 +10,6 @@ from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
-import pycolmap
 
 from pixcli.errors import UserError
 from pixcli.io.references import rows_among
@@ -21,6 +20,8 @@ from pixcli.sampling.model_images import image_files
 from pixcli.sampling.sources import Source, source_of
 from pixcli.surfaces.appearance import make_surface_references
 from pixcli.surfaces.planes import determinant
+
+import pycolmap
 
 Float64 = npt.NDArray[np.float64]
 Int64 = npt.NDArray[np.int64]

@@ -8,7 +8,6 @@ from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
-import pycolmap
 from numpy.lib.recfunctions import structured_to_unstructured
 
 from pixcli import _core
@@ -23,6 +22,8 @@ from pixcli.surfaces.appearance import MEASURED_SUPPORT, template_edges
 from pixcli.surfaces.measuring import SurfaceLimits, measure_shifts
 from pixcli.surfaces.plane_patches import SurfacePatches
 from pixcli.surfaces.planes import Surfaces, determinant, induced_affine, planes_from_normals
+
+import pycolmap
 
 Float64 = npt.NDArray[np.float64]
 Int32 = npt.NDArray[np.int32]

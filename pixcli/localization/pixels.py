@@ -4,10 +4,11 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-import pycolmap
 
 from pixcli.errors import UserError
 from pixcli.io.images import ResizeFilter, read_image
+
+import pycolmap
 
 Pixels = Path | str | npt.NDArray[np.generic]
 """A file, or grey (h, w) or RGB (h, w, 3) pixels from 0 to 255."""

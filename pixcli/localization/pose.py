@@ -10,9 +10,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
-import pycolmap
 
 from pixcli.geometry.projection import derivatives_by_point
+
+import pycolmap
 
 Float64 = npt.NDArray[np.float64]
 

@@ -12,7 +12,6 @@ from typing import Self
 
 import numpy as np
 import numpy.typing as npt
-import pycolmap
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
@@ -20,6 +19,8 @@ from pixcli.errors import UserError
 from pixcli.io.database_reader import DatabaseReader
 from pixcli.io.hloc import FeatureFile, MatchFile, read_pairs, read_queries
 from pixcli.io.image_list import read_image_list
+
+import pycolmap
 
 _NONE = np.empty(0, np.int64)
 

@@ -6,10 +6,11 @@ from itertools import groupby
 
 import numpy as np
 import numpy.typing as npt
-import pycolmap
 
 from pixcli.localization.batch import Localized
 from pixcli.localization.queries import DatabaseQueries
+
+import pycolmap
 
 
 def register_queries(

@@ -11,7 +11,6 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
-import pycolmap
 
 from pixcli.localization.first_pose import FirstPose, Matches
 from pixcli.localization.localized import Step
@@ -28,6 +27,8 @@ from pixcli.localization.pose import (
 )
 from pixcli.options import LocalizationOptions
 from pixcli.surfaces.measuring import SurfaceLimits
+
+import pycolmap
 
 Float64 = npt.NDArray[np.float64]
 Int64 = npt.NDArray[np.int64]

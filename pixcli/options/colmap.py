@@ -15,10 +15,10 @@ from functools import reduce
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
-import pycolmap
-
 from pixcli.errors import UserError
 from pixcli.options.fields import OptionGroup, Value, option
+
+import pycolmap
 
 Group = TypeVar("Group", bound=OptionGroup)
 

@@ -6,9 +6,6 @@ from pixcli.options.presets import preset_names, read_preset
 
 
 def docs_table(group: type[OptionGroup], advanced: bool) -> str:
-    ""
-    ""
-    ""
     """A Markdown table of the advanced options of a group, or of the others; "" if there are none."""
     rows = [("option", "default", "takes", "meaning")]
     for field in fields(group):

@@ -8,7 +8,7 @@ from typing import Any
 from pixcli.errors import UserError
 from pixcli.options import ChainOptions, DenseFeaturesOptions
 from pixcli.options.fields import OptionGroup, result_options
-from pixcli.progress import Progress
+from pixcli.progress import Progress, Update
 from pixcli.reconstruction.isolation import isolated
 from pixcli.reconstruction.steps import Steps, digest
 
@@ -67,9 +67,15 @@ class Chain:
         self.done += [name] if new else []
         self.before = {name: digest(inputs)}
 
-    def colmap(self, what: str, function: Callable[..., dict[str, Any]], *arguments: Any) -> dict[str, Any]:
+    def colmap(
+        self,
+        what: str,
+        function: Callable[..., dict[str, Any]],
+        *arguments: Any,
+        update: Update | None = None,
+    ) -> dict[str, Any]:
         """Figures of a call of COLMAP, and its peak memory."""
-        figures, memory = isolated(what, self.folder, function, *arguments)
+        figures, memory = isolated(what, self.folder, function, *arguments, update=update)
         return {**figures, "peak_memory_mb": memory}
 
     def features(self, step: str) -> DenseFeaturesOptions:

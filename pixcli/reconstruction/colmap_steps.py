@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pycolmap
 
 from pixcli.errors import UserError
 from pixcli.io.hloc import write_pairs
@@ -19,6 +18,8 @@ from pixcli.options.colmap import TwoViewGeometryOptions, applied, check
 from pixcli.options.reconstruction import ChainOptions
 from pixcli.reconstruction.reference import read_reference
 from pixcli.reconstruction.vocabulary import build_vocabulary_tree
+
+import pycolmap
 
 
 def check_options(options: ChainOptions) -> None:
@@ -102,6 +103,13 @@ def match_images(database_path: Path, options: ChainOptions, seed: int) -> dict[
             retrieval.vocab_tree_path = _vocabulary_tree(retrieval, database_path)
             pycolmap.match_vocabtree(database_path, matching, retrieval, verification)
     return match_counts(database_path)
+
+
+def matching_parts(options: ChainOptions, num_images: int) -> int:
+    """What COLMAP counts while it matches: blocks of pairs, or images."""
+    if options.reconstruction.matcher == "exhaustive":
+        return int(-(-num_images // options.exhaustive_matching.block_size)) ** 2  # type: ignore[attr-defined]
+    return num_images
 
 
 def verify_matches(database_path: Path, options: TwoViewGeometryOptions, seed: int) -> dict[str, int]:

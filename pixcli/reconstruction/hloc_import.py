@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-import pycolmap
 
 from pixcli.errors import UserError, did_you_mean
 from pixcli.io.database import read_match_graph
@@ -23,6 +22,9 @@ from pixcli.options.colmap import applied
 from pixcli.progress import Progress
 from pixcli.reconstruction.colmap_steps import verify_matches
 from pixcli.reconstruction.image_folder import find_images
+from pixcli.reconstruction.isolation import isolated
+
+import pycolmap
 
 
 def import_features(
@@ -112,9 +114,8 @@ def refine_features(
         pycolmap.Database.open(raw).close()
         with progress.phase("import"):
             names = find_images(image_path)
-            import_features(
-                raw, image_path, names, features_path, matches_path, pairs_path, ChainOptions(), seed
-            )
+            given = (raw, image_path, names, features_path, matches_path, pairs_path, ChainOptions(), seed)
+            isolated("importing features", Path(folder), import_features, *given)
         refinement = refine_keypoints(
             raw,
             image_path,

@@ -6,11 +6,12 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-import pycolmap
 from PIL import Image, ImageDraw, ImageFont
 
 from pixcli.io.database import MatchGraph
 from pixcli.io.images import read_image
+
+import pycolmap
 
 Array = npt.NDArray[np.float64]
 Colour = tuple[int, int, int]

@@ -18,8 +18,6 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import pycolmap
-
 from pixcli.adapters.refine_model import ModelFiles, refine_model
 from pixcli.errors import UserError
 from pixcli.io.database import copy_database
@@ -42,6 +40,8 @@ from pixcli.reconstruction.reference import (
 )
 from pixcli.reconstruction.run_report import make_report
 from pixcli.reconstruction.steps import Steps
+
+import pycolmap
 
 log = logging.getLogger(__name__)
 
@@ -167,28 +167,27 @@ def _make_database(chain: Chain, names: list[str], reference: pycolmap.Reconstru
         if reference is not None:
             write_reference(reference, database)
 
+    def extract_features(names: list[str]) -> dict[str, Any]:
+        arguments = (database, source.image_path, names, options, chain.seed)
+        with chain.progress.phase("extract", len(names)) as update:
+            return chain.colmap("extracting features", colmap.extract_features, *arguments, update=update)
+
+    def match_images(num_images: int) -> dict[str, Any]:
+        with chain.progress.phase("match", colmap.matching_parts(options, num_images)) as update:
+            return chain.colmap("matching", colmap.match_images, database, options, chain.seed, update=update)
+
     def extract(resume: bool) -> Mapping[str, Any]:
         if not resume or not database.is_file():
             new_database()
         skip = options.reconstruction.skip_unreadable_images
         with chain.progress.phase("check images", len(names)) as update:
             readable = readable_images(source.image_path, names, skip, update)
-        with chain.progress.phase("extract"):
-            return chain.colmap(
-                "extracting features",
-                colmap.extract_features,
-                database,
-                source.image_path,
-                readable,
-                options,
-                chain.seed,
-            )
+        return extract_features(readable)
 
     def match(resume: bool) -> Mapping[str, Any]:
         if not resume:
             colmap.clear_matches(database)
-        with chain.progress.phase("match"):
-            return _checked(chain.colmap("matching", colmap.match_images, database, options, chain.seed))
+        return _checked(match_images(chain.figures["features"]["images"]))
 
     def complete_database(resume: bool) -> Mapping[str, Any]:
         assert source.database_path is not None
@@ -206,19 +205,9 @@ def _make_database(chain: Chain, names: list[str], reference: pycolmap.Reconstru
         stored, lacking = colmap.images_without_features(database)
         figures: dict[str, Any] = {"images": len(stored or names)}
         if lacking or not stored:
-            with chain.progress.phase("extract"):
-                figures = chain.colmap(
-                    "extracting features",
-                    colmap.extract_features,
-                    database,
-                    source.image_path,
-                    stored or names,
-                    options,
-                    chain.seed,
-                )
+            figures = extract_features(stored or names)
         if lacking or not is_matched:
-            with chain.progress.phase("match"):
-                counts = chain.colmap("matching", colmap.match_images, database, options, chain.seed)
+            counts = match_images(figures["images"])
         elif counts["verified_pairs"] == 0:
             with chain.progress.phase("verify"):
                 counts = chain.colmap(
@@ -290,8 +279,14 @@ def _map(chain: Chain, database: Path) -> None:
     images = chain.source.image_path
 
     def map_images(resume: bool) -> Mapping[str, Any]:
-        with chain.progress.phase("map"):
-            return chain.colmap("mapping", colmap.map_images, database, images, sparse, options, chain.seed)
+        num_images = next(
+            chain.figures[name]["images"]
+            for name in ("features", "database", "import")
+            if name in chain.figures
+        )
+        given = (database, images, sparse, options, chain.seed)
+        with chain.progress.phase("map", num_images) as update:
+            return chain.colmap("mapping", colmap.map_images, *given, update=update)
 
     def triangulate_points(resume: bool) -> Mapping[str, Any]:
         given = (chain.source.reference_path, database, images, sparse, options, chain.seed)

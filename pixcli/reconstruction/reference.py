@@ -6,10 +6,10 @@ COLMAP numbers images as its threads finish, and triangulates only where a model
 import logging
 from pathlib import Path
 
-import pycolmap
-
 from pixcli.errors import UserError
 from pixcli.io.models import read_model
+
+import pycolmap
 
 log = logging.getLogger(__name__)
 

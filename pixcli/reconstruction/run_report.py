@@ -7,12 +7,13 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import pycolmap
 
 from pixcli.evaluation.epipolar import pair_residuals
 from pixcli.io.database import MatchGraph, read_match_graph
 from pixcli.reconstruction import pictures
 from pixcli.reconstruction.colmap_steps import put_folder, remove
+
+import pycolmap
 
 Array = npt.NDArray[np.float64]
 

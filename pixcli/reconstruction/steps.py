@@ -1,7 +1,6 @@
 """The steps of a run: what each was made from, so that none is repeated in vain."""
 
 import errno
-import fcntl
 import hashlib
 import json
 import logging
@@ -12,14 +11,14 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-import pycolmap
-
 import pixcli
 from pixcli.errors import UserError
 from pixcli.io.files import replacing
 from pixcli.io.report import plain
-from pixcli.progress import peak_memory_mb
 from pixcli.reconstruction.isolation import clear_leftovers
+from pixcli.system import lock, open_folder, peak_memory_mb
+
+import pycolmap
 
 log = logging.getLogger(__name__)
 
@@ -72,11 +71,12 @@ class Steps:
             UserError: another run is at work in it.
         """
         folder = self._file.parent
-        self._lock = os.open(folder, os.O_RDONLY)
+        self._lock = open_folder(folder)
         try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if self._lock is not None:
+                lock(self._lock)
         except BlockingIOError:
-            os.close(self._lock)
+            self._unlock()
             raise UserError(
                 f"another run is at work in {folder}: wait for it, or name another --output_path"
             ) from None
@@ -89,7 +89,11 @@ class Steps:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        os.close(self._lock)
+        self._unlock()
+
+    def _unlock(self) -> None:
+        if self._lock is not None:
+            os.close(self._lock)
 
     def hash_of(self, path: Path) -> str:
         """A hash of a file's bytes; a file of the same size and time as last time is not read again."""

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import numpy as np
+
 import pycolmap
 
 _ROWS_PER_WORD = 40  # what clustering needs to place a word well

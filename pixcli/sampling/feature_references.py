@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pycolmap
 from numpy.typing import NDArray
 
 from pixcli import _core
@@ -20,6 +19,8 @@ from pixcli.options import DenseFeaturesOptions, InterpolationOptions
 from pixcli.progress import Progress
 from pixcli.sampling.extraction import Extraction
 from pixcli.sampling.streaming import ImageFile
+
+import pycolmap
 
 _PART_BYTES = 2e8
 """Of patches in a file that are in memory at a time, while references are found."""

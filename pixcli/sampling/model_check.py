@@ -1,6 +1,5 @@
 """Whether a feature model keeps what it declares, and what it costs."""
 
-import resource
 import time
 from dataclasses import dataclass, replace
 from typing import Any
@@ -13,6 +12,7 @@ from pixcli.features.registry import load_model
 from pixcli.features.tiling import alignment_of, region_maps, tiles
 from pixcli.options import DenseFeaturesOptions
 from pixcli.sampling.map_patches import Extractor
+from pixcli.system import peak_memory_mb
 
 HALF_TOLERANCE = 1e-2
 """Of what half precision loses, in units of the deviation of a level's values."""
@@ -46,9 +46,9 @@ def check_model(options: DenseFeaturesOptions, size: tuple[int, int] = (1216, 83
     height, width = (length // edge * edge for length in size[::-1])
     image = _photo(height, width, model.color)
     extractor = Extractor(replace(options, use_cache=False))
-    peak, start = _peak(), time.process_time()
+    peak, start = peak_memory_mb(), time.process_time()
     whole = region_maps(model, image, next(tiles(height, width, max(height, width), 1)))
-    seconds, memory = time.process_time() - start, _peak() - peak
+    seconds, memory = time.process_time() - start, round(1e6 * (peak_memory_mb() - peak))
     for values in whole:
         extractor.finished(values)  # raises if they are not finite
     again = region_maps(model, image, next(tiles(height, width, max(height, width), 1)))
@@ -89,10 +89,6 @@ def _difference(a: NDArray[Any], b: NDArray[Any]) -> float:
         (float(np.abs(x.astype(np.float32) - y).max(initial=0)) for x, y in zip(a, b, strict=True)),
         default=0.0,
     )
-
-
-def _peak() -> int:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 
 
 def _photo(height: int, width: int, color: bool) -> NDArray[np.float32]:

@@ -2,11 +2,11 @@
 
 from pathlib import Path
 
-import pycolmap
-
 from pixcli.errors import UserError
 from pixcli.io.images import check_image_size
 from pixcli.sampling.streaming import ImageFile
+
+import pycolmap
 
 
 def image_files(

@@ -16,7 +16,8 @@ from pixcli.errors import UserError
 from pixcli.io.images import image_hash, read_image
 from pixcli.io.patch_store import Contents, Items, PatchStore, check_disk, open_store
 from pixcli.options import DenseFeaturesOptions
-from pixcli.progress import Progress, available_memory
+from pixcli.progress import Progress
+from pixcli.system import available_memory
 
 log = logging.getLogger(__name__)
 

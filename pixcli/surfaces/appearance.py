@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import pycolmap
 
 from pixcli.geometry.linearisation import Views
 from pixcli.geometry.observations import points_of, read_observations
@@ -25,6 +24,8 @@ from pixcli.surfaces.building import surfaces_of
 from pixcli.surfaces.measuring import SurfaceLimits, align_surfaces
 from pixcli.surfaces.plane_patches import Support
 from pixcli.surfaces.planes import Float64, Int32, Surfaces, normals_of
+
+import pycolmap
 
 MEASURED_SUPPORT: Support = (5, 1.0)
 """Of structure and queries alike: see above."""

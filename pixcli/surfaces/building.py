@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 
 import numpy as np
-import pycolmap
 from numpy.typing import NDArray
 
 from pixcli.geometry.linearisation import Views, linearise
@@ -13,6 +12,8 @@ from pixcli.surfaces.planes import (
     Surfaces,
     choose_references,
 )
+
+import pycolmap
 
 Float64 = NDArray[np.float64]
 

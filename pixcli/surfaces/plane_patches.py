@@ -8,11 +8,12 @@ import numpy as np
 import numpy.typing as npt
 
 from pixcli.options import DenseFeaturesOptions
-from pixcli.progress import Progress, available_memory
+from pixcli.progress import Progress
 from pixcli.sampling.scale_space import Boxes, boxes_between
 from pixcli.sampling.sources import Source, source_of
 from pixcli.sampling.streaming import Estimate, ImageFile
 from pixcli.surfaces.planes import Float64, Int32, Int64, Surfaces, determinant, induced_affine
+from pixcli.system import available_memory
 
 Support = tuple[int, float]
 """Radius in nodes, step in pixels."""

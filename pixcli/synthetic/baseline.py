@@ -4,9 +4,9 @@ import tempfile
 from collections import defaultdict
 from pathlib import Path
 
-import pycolmap
-
 from pixcli.errors import UserError
+
+import pycolmap
 
 
 def build_database(

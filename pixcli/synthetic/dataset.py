@@ -11,7 +11,6 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
-import pycolmap
 from numpy.typing import NDArray
 from PIL import Image
 from scipy import ndimage
@@ -23,6 +22,8 @@ from pixcli.synthetic.eth3d import move_to_layout
 from pixcli.synthetic.relighting import relight
 from pixcli.synthetic.render import RayGrid, render
 from pixcli.synthetic.scene import Body, Scene, View, build_scene
+
+import pycolmap
 
 Depth = NDArray[np.float32]
 
@@ -54,7 +55,7 @@ def generate_dataset(
             move_to_layout(scene, folder)
         settings = {k: v for k, v in dataclasses.asdict(options).items() if k != "num_threads"}
         settings["textures"] = texture_path.name if texture_path else "procedural"
-        (folder / "scene.json").write_text(json.dumps(settings, indent=1) + "\n")
+        (folder / "scene.json").write_text(json.dumps(settings, indent=1) + "\n", encoding="utf-8")
 
 
 @contextmanager
@@ -68,7 +69,9 @@ def _new_folder(path: Path) -> Iterator[Path]:
     try:
         partial.chmod(0o777 & ~_umask())
         yield partial
-        partial.rename(path)  # replaces an empty folder
+        if path.exists():
+            path.rmdir()
+        partial.rename(path)
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
         raise

@@ -11,11 +11,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import pycolmap
 from numpy.typing import NDArray
 
 from pixcli.synthetic.render import RayGrid, render
 from pixcli.synthetic.scene import Scene, View
+
+import pycolmap
 
 Array = NDArray[np.float64]
 

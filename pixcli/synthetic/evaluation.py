@@ -3,12 +3,13 @@
 from pathlib import Path
 
 import numpy as np
-import pycolmap
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
 from pixcli.errors import UserError
 from pixcli.io.database import MatchGraph
+
+import pycolmap
 
 Array = NDArray[np.float64]
 

@@ -8,12 +8,13 @@ ray by ray.
 from dataclasses import dataclass
 
 import numpy as np
-import pycolmap
 from numpy.typing import NDArray
 from scipy import ndimage
 
 from pixcli.synthetic.scene import Body, Scene, View
 from pixcli.synthetic.textures import LEVELS
+
+import pycolmap
 
 Array = NDArray[np.float64]
 

@@ -6,13 +6,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import pycolmap
 from numpy.typing import NDArray
 
 from pixcli.errors import UserError
 from pixcli.options.synthetic import SyntheticOptions
 from pixcli.synthetic.surfaces import Cylinder, Rectangle, Relief, Sphere, Surface
 from pixcli.synthetic.textures import Texture, load_photos, make_texture
+
+import pycolmap
 
 Array = NDArray[np.float64]
 
@@ -163,9 +164,7 @@ def _turntable(_: np.random.Generator, options: SyntheticOptions) -> _Path:
 
 
 def _flight(rng: np.random.Generator, options: SyntheticOptions) -> _Path:
-    ""
-    ""
-    """In strips 4.5 m before the facade, which is the ground to it; looking at it but for a drone's wobble."""
+    """In strips 4.5 m before the facade, its ground, looking at it but for a drone's wobble."""
     columns = max(-(-options.num_images // 3), 1)
     for k in range(options.num_images):
         strip, place = divmod(k, columns)

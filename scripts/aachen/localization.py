@@ -19,7 +19,6 @@ from itertools import combinations
 from pathlib import Path
 
 import numpy as np
-import pycolmap
 
 import pixcli
 from pixcli.errors import UserError
@@ -40,6 +39,8 @@ from pixcli.options.colmap import applied
 from pixcli.options.fields import build, build_all
 from pixcli.options.presets import read_preset
 from pixcli.reconstruction.colmap_steps import extract_features
+
+import pycolmap
 
 QUERY_GROUPS = (
     LocalizationOptions,

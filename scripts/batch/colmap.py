@@ -9,6 +9,7 @@ With the program itself, the same is done by colmap feature_extractor, exhaustiv
 import shutil
 import sys
 import tempfile
+import zlib  # noqa: F401  before pycolmap
 from pathlib import Path
 
 import pycolmap

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pycolmap
 from common import CACHE, Bench, arguments, folder_from
 
 from pixcli.io.database import MatchGraph, read_match_graph
@@ -23,6 +22,8 @@ from pixcli.options import KeypointAdjustmentOptions, SyntheticOptions
 from pixcli.synthetic.baseline import build_database
 from pixcli.synthetic.dataset import generate_dataset
 from pixcli.synthetic.evaluation import keypoint_errors
+
+import pycolmap
 
 WRONG_MATCH = 4.0  # pixels; errors beyond are counted, not averaged
 SCENES = {

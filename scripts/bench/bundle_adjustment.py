@@ -7,7 +7,6 @@ process; an iteration is what one more iteration costs, without building and set
 import time
 
 import numpy as np
-import pycolmap
 from common import Bench, arguments
 
 from pixcli.bundle_adjustment.problem import BundleProblem
@@ -18,6 +17,8 @@ from pixcli.io.references import References
 from pixcli.options import InterpolationOptions
 from pixcli.options.bundle_adjustment import BundleAdjustmentCeresOptions, BundleAdjustmentOptions
 from pixcli.sampling.feature_references import compute_references
+
+import pycolmap
 
 FIXED_CAMERAS = BundleAdjustmentOptions(refine_focal_length=False, refine_extra_params=False)
 ITERATIONS = 5

@@ -7,7 +7,6 @@ smooth field around the true place of its observation. Memory is that of the pro
 import time
 
 import numpy as np
-import pycolmap
 from common import Bench, arguments
 from scipy.spatial import KDTree
 
@@ -17,8 +16,10 @@ from pixcli.geometry.observations import Observations, project, read_observation
 from pixcli.io.patch_store import Patches
 from pixcli.options import InterpolationOptions
 from pixcli.options.bundle_adjustment import BundleAdjustmentCeresOptions, BundleAdjustmentOptions
-from pixcli.progress import peak_memory_mb
 from pixcli.sampling.feature_references import compute_references
+from pixcli.system import peak_memory_mb
+
+import pycolmap
 
 ITERATIONS = 10
 EDGE, CHANNELS = 8, 16

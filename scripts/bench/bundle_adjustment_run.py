@@ -16,7 +16,6 @@ from threading import Thread
 
 import numpy as np
 import PIL.Image
-import pycolmap
 from bundle_adjustment import simulate
 from common import Bench, arguments
 
@@ -26,6 +25,8 @@ from pixcli.io.patch_store import open_store
 from pixcli.options import DenseFeaturesOptions
 from pixcli.sampling.feature_references import extraction_around
 from pixcli.sampling.streaming import ImageFile
+
+import pycolmap
 
 LIBRARIES = "import pixcli.cli.main, pixcli.cli.featuremetric_bundle_adjuster, pixcli.cli.terminal"
 

@@ -16,12 +16,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pycolmap
 from common import CACHE, arguments
 
 from pixcli.errors import UserError
 from pixcli.options import SyntheticOptions
 from pixcli.synthetic.dataset import generate_dataset
+
+import pycolmap
 
 SMALL = {"width": 800, "height": 600, "num_images": 14, "num_cameras": 1}
 

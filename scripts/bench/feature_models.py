@@ -14,7 +14,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import pycolmap
 from common import CACHE, Bench, arguments, folder_from
 
 from pixcli.io.database import MatchGraph
@@ -33,6 +32,8 @@ from pixcli.sampling.status import Status
 from pixcli.synthetic.baseline import build_database
 from pixcli.synthetic.dataset import generate_dataset
 from pixcli.synthetic.evaluation import keypoint_errors
+
+import pycolmap
 
 WRONG = 5.0  # pixels: matches further off are wrong ones
 DETECTION_NOISE = 1.0  # pixels, root mean square, of a learned detector
@@ -76,7 +77,9 @@ def some_images(scene: Path) -> Path:
     """A list of every fourth image: 128 channels of all would take 29 GB."""
     path = CACHE / "feature_models" / "images.txt"
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("\n".join(sorted(file.name for file in (scene / "images").iterdir())[::4]) + "\n")
+    path.write_text(
+        "\n".join(sorted(file.name for file in (scene / "images").iterdir())[::4]) + "\n", encoding="utf-8"
+    )
     return path
 
 

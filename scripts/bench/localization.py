@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-import pycolmap
 from accuracy import SCENES, generated_scene, raw_baseline
 from common import Bench, arguments, folder_from
 
@@ -25,6 +24,8 @@ from pixcli.localization.measurement import measure_points, query_images
 from pixcli.localization.pose import difference
 from pixcli.localization.surface_refinement import POINT_LIMITS
 from pixcli.options import DenseFeaturesOptions, LocalizationOptions
+
+import pycolmap
 
 NUM_MATCHES = (30, 125)
 

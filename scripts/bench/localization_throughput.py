@@ -16,7 +16,6 @@ from typing import Any
 from unittest import mock
 
 import numpy as np
-import pycolmap
 from common import Bench, arguments
 
 from pixcli import _core
@@ -28,6 +27,8 @@ from pixcli.localization.localizer import QueryLocalizer
 from pixcli.localization.queries import Queries, Query
 from pixcli.options import DenseFeaturesOptions, InterpolationOptions, LocalizationOptions
 from pixcli.sampling.map_patches import Extractor
+
+import pycolmap
 
 EDGE, CHANNELS, NOISE = 10, 128, 1.0
 VIEWS = 16  # queries repeat these, whose features are kept: making them takes longer than localizing

@@ -10,12 +10,14 @@ import shutil
 import subprocess
 import sys
 import time
+import zlib  # noqa: F401  before pycolmap
 from pathlib import Path
 
 import numpy as np
-import pycolmap
 from accuracy import copy_database, evaluate, mapped, raw_baseline, refine
 from common import CACHE, Bench, arguments, folder_from
+
+import pycolmap
 
 FIXED = ["--BundleAdjustment.refine_focal_length", "0", "--BundleAdjustment.refine_extra_params", "0"]
 

@@ -5,14 +5,16 @@ The data sets lie in the folder PIXCLI_DATA; PIXCLI_TOOLS names the folder of ev
 """
 
 import json
+import zlib  # noqa: F401  before pycolmap
 from pathlib import Path
 
 import h5py
 import numpy as np
-import pycolmap
 from accuracy import raw_baseline
 from common import CACHE, Bench, arguments, folder_from
 from model_accuracy import FIXED, adjust
+
+import pycolmap
 
 
 def normalised_errors(truth: pycolmap.Reconstruction, model: Path, covariances: Path) -> np.ndarray:

@@ -4,15 +4,17 @@ against exact truth; and how well those of real photos (sacre_coeur) fit two-vie
 The data sets lie in the folder PIXCLI_DATA and are judged by the evaluators in PIXCLI_TOOLS.
 """
 
+import zlib  # noqa: F401  before pycolmap
 from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-import pycolmap
 from accuracy import copy_database, evaluate, raw_baseline
 from common import CACHE, Bench, arguments, folder_from
 from model_accuracy import FIXED, adjust
+
+import pycolmap
 
 Rows = dict[int, np.ndarray]
 """By image, a flag for each 2D point."""

@@ -8,13 +8,14 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
-import pycolmap
 from common import CACHE, Bench, arguments, folder_from
 from feature_models import WRONG, make_changing_light, matched_errors, refine
 
 from pixcli.options.presets import preset_names, read_preset
 from pixcli.sampling.status import Status
 from pixcli.synthetic.baseline import build_database
+
+import pycolmap
 
 
 def compare(bench: Bench, label: str, scene: Path, database: Path, num_images: int) -> None:
@@ -23,7 +24,9 @@ def compare(bench: Bench, label: str, scene: Path, database: Path, num_images: i
     names = sorted(path.name for path in (scene / "images").iterdir())
     with tempfile.TemporaryDirectory() as folder:
         chosen = Path(folder) / "images.txt"
-        chosen.write_text("\n".join(names[:: max(len(names) // num_images, 1)][:num_images]) + "\n")
+        chosen.write_text(
+            "\n".join(names[:: max(len(names) // num_images, 1)][:num_images]) + "\n", encoding="utf-8"
+        )
         for name in ("defaults", *preset_names()):
             values = {} if name == "defaults" else read_preset(name)
             if not values.get("KeypointAdjustment.apply", True):

@@ -12,11 +12,12 @@ import sys
 import time
 from pathlib import Path
 
-import pycolmap
 from accuracy import evaluate
 from common import CACHE, Bench, arguments, folder_from
 
 from pixcli.reconstruction.reference import read_reference, write_reference
+
+import pycolmap
 
 FIXED = [
     *("--Mapper.ba_refine_focal_length", "0", "--Mapper.ba_refine_extra_params", "0"),
@@ -55,7 +56,7 @@ def court(bench: Bench, scene: Path, tools: Path, work: Path) -> None:
     poses = evaluate(tools, "eval_poses", scene / "gt", out / "model")
     bench.row("court, images registered", poses["num_registered"], "", ">= 24")
     bench.row("court, camera centres, mean", poses["aligned"]["centre"]["mean"], "mm", "<= 0.045")
-    steps = json.loads((out / "report.json").read_text())["steps"]
+    steps = json.loads((out / "report.json").read_text(encoding="utf-8"))["steps"]
     plain = steps["database"]["seconds"] + steps["mapping"]["seconds"]
     bench.row("court, whole run", seconds, "s")
     bench.row("court, extraction, matching and mapping", plain, "s")

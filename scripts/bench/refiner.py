@@ -6,10 +6,11 @@ import subprocess
 import sys
 import time
 
-import pycolmap
 from common import CACHE, Bench, arguments, folder_from
 
 from pixcli.synthetic.baseline import build_database
+
+import pycolmap
 
 REPEATS = 3
 

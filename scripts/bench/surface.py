@@ -7,7 +7,6 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
-import pycolmap
 from common import Bench, arguments, best_time
 from PIL import Image
 from scipy.ndimage import gaussian_filter
@@ -26,6 +25,8 @@ from pixcli.surfaces.measuring import (
 )
 from pixcli.surfaces.plane_patches import cut_surface_patches
 from pixcli.surfaces.planes import Surfaces, points_from_planes
+
+import pycolmap
 
 NUM_VIEWS, NUM_POINTS = 7, 3000
 FOCAL, PARALLAX = 1000.0, 24  # pixels, from view to view

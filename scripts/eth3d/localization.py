@@ -14,7 +14,6 @@ from collections import Counter
 from pathlib import Path
 
 import numpy as np
-import pycolmap
 from common import (
     THRESHOLDS,
     arguments,
@@ -44,6 +43,8 @@ from pixcli.options import (
 from pixcli.options.fields import Value, build, build_all
 from pixcli.reconstruction.colmap_steps import extract_features, match_images
 from pixcli.reconstruction.reference import read_reference, write_reference
+
+import pycolmap
 
 QUERIES = 10
 QUERY_GROUPS = (

@@ -20,11 +20,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import pycolmap
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
 from pixcli.errors import UserError
+
+import pycolmap
 
 Array = NDArray[np.float64]
 

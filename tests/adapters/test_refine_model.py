@@ -5,7 +5,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import pycolmap
 
 import pixcli
 from pixcli.adapters.refine_model import ModelFiles, _constants, refine_model
@@ -17,6 +16,8 @@ from pixcli.options.bundle_adjustment import (
     FeaturemetricBundleAdjustmentOptions,
 )
 from pixcli.synthetic.evaluation import center_errors
+
+import pycolmap
 
 QUICK = FeaturemetricBundleAdjusterOptions(
     FeaturemetricBundleAdjustmentOptions(rounds=1),

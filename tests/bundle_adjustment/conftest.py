@@ -4,7 +4,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-import pycolmap
 import pytest
 from numpy.typing import NDArray
 
@@ -15,6 +14,8 @@ from pixcli.io.patch_store import Patches
 from pixcli.io.references import References
 from pixcli.sampling.streaming import ImageFile
 from pixcli.surfaces.planes import Surfaces, choose_references
+
+import pycolmap
 
 EDGE = 16
 

@@ -1,11 +1,12 @@
 """What a refinement changed is told after alignment, and outliers are named."""
 
 import numpy as np
-import pycolmap
 import pytest
 
 from pixcli.bundle_adjustment.changes import baseline, changes_between, focal_changes
 from pixcli.geometry.similarity import align
+
+import pycolmap
 
 
 def moved(model: pycolmap.Reconstruction, frame_id: int, degrees: float, distance: float) -> None:

@@ -3,10 +3,11 @@
 from pathlib import Path
 
 import numpy as np
-import pycolmap
 import pytest
 
 from pixcli.ceres import colmap_costs, costs
+
+import pycolmap
 
 MODELS = [
     model

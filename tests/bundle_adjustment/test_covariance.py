@@ -1,7 +1,6 @@
 """Covariances say how large errors are: normalised by them, errors of exact scenes with noise are near 1."""
 
 import numpy as np
-import pycolmap
 import pytest
 
 from pixcli.bundle_adjustment.feature_costs import adjust_bundle, evaluation_problem
@@ -17,6 +16,8 @@ from pixcli.options.bundle_adjustment import (
     FeaturemetricBundleAdjusterOptions,
     FeaturemetricBundleAdjustmentOptions,
 )
+
+import pycolmap
 
 NOISE = 0.3  # pixels
 SCALE = 0.35  # of the loss

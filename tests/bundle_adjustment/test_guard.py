@@ -3,7 +3,6 @@
 from dataclasses import replace
 
 import numpy as np
-import pycolmap
 import pytest
 
 from pixcli.bundle_adjustment.guard import guard_features, guard_reprojections, restore_points
@@ -11,6 +10,8 @@ from pixcli.bundle_adjustment.problem import Constants
 from pixcli.geometry.observations import points_of, project, reprojection_errors
 from pixcli.geometry.point_fit import cauchy, fit_points
 from pixcli.geometry.similarity import align
+
+import pycolmap
 
 
 def spoil(model: pycolmap.Reconstruction, frame_id: int, degrees: float = 0.5) -> None:

@@ -1,7 +1,6 @@
 """Images and points that take no part in the refinement of a model."""
 
 import numpy as np
-import pycolmap
 import pytest
 
 from pixcli.bundle_adjustment.geometric import adjust_geometrically
@@ -10,6 +9,8 @@ from pixcli.bundle_adjustment.problem import Constants
 from pixcli.errors import UserError
 from pixcli.geometry.observations import read_observations
 from pixcli.options import BundleAdjustmentCeresOptions, BundleAdjustmentOptions
+
+import pycolmap
 
 
 def tracks(model: pycolmap.Reconstruction) -> dict:

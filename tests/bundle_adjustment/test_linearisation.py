@@ -1,11 +1,12 @@
 """The fit of COLMAP's projection, over the extent of supports, for cameras of all kinds."""
 
 import numpy as np
-import pycolmap
 import pytest
 
 from pixcli.geometry.linearisation import linearise
 from pixcli.surfaces.planes import Surfaces, induced_affine
+
+import pycolmap
 
 EXTRA = {  # extra parameters of strong, usual lenses
     "PINHOLE": [],

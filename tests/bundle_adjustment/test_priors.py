@@ -4,7 +4,6 @@ from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
-import pycolmap
 import pytest
 
 from pixcli.bundle_adjustment.geometric import adjust_geometrically
@@ -12,6 +11,8 @@ from pixcli.bundle_adjustment.priors import align_to_priors, read_priors
 from pixcli.bundle_adjustment.problem import Constants
 from pixcli.errors import UserError
 from pixcli.options import BundleAdjustmentCeresOptions, BundleAdjustmentOptions, PosePriorOptions
+
+import pycolmap
 
 CARTESIAN = pycolmap.PosePriorCoordinateSystem.CARTESIAN
 WGS84 = pycolmap.PosePriorCoordinateSystem.WGS84

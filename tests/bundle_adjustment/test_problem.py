@@ -1,7 +1,6 @@
 """Models refined with features: they return to the truth, whatever the cameras and rigs."""
 
 import numpy as np
-import pycolmap
 import pytest
 
 from pixcli.bundle_adjustment.feature_costs import adjust_bundle, compute_cost_maps
@@ -18,6 +17,8 @@ from pixcli.options.bundle_adjustment import (
 )
 from pixcli.sampling.feature_references import compute_references, extraction_around
 from pixcli.sampling.streaming import ImageFile
+
+import pycolmap
 
 PLAIN = InterpolationOptions(l2_normalize=False)
 FIXED_CAMERAS = BundleAdjustmentOptions(refine_focal_length=False, refine_extra_params=False)

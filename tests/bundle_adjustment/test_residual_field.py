@@ -1,7 +1,6 @@
 """Residual fields tell a lens model that is too simple from one that fits."""
 
 import numpy as np
-import pycolmap
 import pytest
 
 from pixcli.bundle_adjustment.geometric import adjust_geometrically
@@ -9,6 +8,8 @@ from pixcli.bundle_adjustment.residual_field import NEXT_MODEL, _means, residual
 from pixcli.bundle_adjustment.residual_figure import draw_residual_fields
 from pixcli.geometry.observations import read_observations
 from pixcli.options.bundle_adjustment import BundleAdjustmentCeresOptions, BundleAdjustmentOptions
+
+import pycolmap
 
 NOISE = 0.1  # pixels
 

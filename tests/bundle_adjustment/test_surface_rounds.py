@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import pycolmap
 import pytest
 from PIL import Image
 
@@ -24,6 +23,8 @@ from pixcli.options.bundle_adjustment import (
 from pixcli.progress import Progress
 from pixcli.sampling.streaming import ImageFile
 from pixcli.synthetic.evaluation import center_errors
+
+import pycolmap
 
 HALF = 2.0  # of the room's side, in metres
 NUM_POINTS = 300

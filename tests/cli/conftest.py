@@ -12,12 +12,13 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
-import pycolmap
 import pytest
 
 from pixcli.cli.main import main
 from pixcli.io.covariance import read_covariances
 from pixcli.io.database import read_match_graph
+
+import pycolmap
 
 from .query_scene import QueryScene, make_query_scene
 

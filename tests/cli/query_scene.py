@@ -1,15 +1,17 @@
 """A map of two views at true poses and two queries, in COLMAP's files and in hloc's."""
 
 import shutil
+import zlib  # noqa: F401  before pycolmap
 from copy import copy
 from dataclasses import dataclass
 from pathlib import Path
 
 import h5py
 import numpy as np
-import pycolmap
 
 from tests.conftest import SmallScene
+
+import pycolmap
 
 QUERIES = ["0001.jpg", "0002.jpg"]
 

@@ -3,7 +3,6 @@
 from pathlib import Path
 
 import numpy as np
-import pycolmap
 import pytest
 from PIL import Image
 
@@ -11,6 +10,8 @@ from pixcli.cli.main import main
 from pixcli.io.database import read_match_graph
 from pixcli.options import DenseFeaturesOptions
 from pixcli.sampling.extraction import extraction_for
+
+import pycolmap
 
 
 @pytest.fixture

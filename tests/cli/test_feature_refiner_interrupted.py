@@ -96,7 +96,10 @@ def test_an_interrupted_extraction_is_taken_up_again(workplace, refined, tmp_pat
     np.testing.assert_array_equal(positions(workplace.output), refined.xy)
 
 
-def test_interrupted_in_native_code(workplace) -> None:
+@pytest.mark.parametrize(
+    ("number", "code", "word"), [(signal.SIGINT, 130, "interrupted"), (signal.SIGTERM, 143, "terminated")]
+)
+def test_interrupted_in_native_code(workplace, number: int, code: int, word: str) -> None:
     """An alignment that would go on for long stops although nobody asks how far it is."""
     supports = ",".join(["15:1"] * 400)
     with workplace.start("--KeypointAdjustment.supports", supports) as process:
@@ -104,9 +107,11 @@ def test_interrupted_in_native_code(workplace) -> None:
         while "expecting to use" not in process.stderr.readline():
             assert process.poll() is None
         time.sleep(0.3)  # wherever it is by then
-        process.send_signal(signal.SIGINT)
-        assert process.stderr.read().endswith("pixcli feature_refiner: interrupted\n")
-    assert process.returncode == 130
+        process.send_signal(number)
+        words = process.stderr.read()
+    assert words.endswith(f"pixcli feature_refiner: {word}\n")
+    assert "***" not in words  # as C++ says it
+    assert process.returncode == code
     assert not workplace.output.exists()
 
 

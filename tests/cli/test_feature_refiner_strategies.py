@@ -7,11 +7,12 @@ from contextlib import closing
 from pathlib import Path
 
 import numpy as np
-import pycolmap
 import pytest
 from PIL import Image
 
 from pixcli.io.database import read_match_graph
+
+import pycolmap
 
 
 def contents(path: Path) -> list[str]:

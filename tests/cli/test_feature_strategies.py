@@ -4,12 +4,13 @@ import os
 from pathlib import Path
 
 import numpy as np
-import pycolmap
 import pytest
 
 from pixcli.cli.main import main
 from pixcli.io.references import read_references
 from pixcli.synthetic.evaluation import center_errors
+
+import pycolmap
 
 DSIFT = ("--DenseFeatures.model", "dsift")
 GROUP = "--FeaturemetricBundleAdjustment"

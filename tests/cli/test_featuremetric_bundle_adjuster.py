@@ -5,7 +5,6 @@ import shutil
 from pathlib import Path
 
 import numpy as np
-import pycolmap
 import pytest
 
 from pixcli.bundle_adjustment.geometric import adjust_keypoints
@@ -13,6 +12,8 @@ from pixcli.bundle_adjustment.refinement import STRATEGIES
 from pixcli.bundle_adjustment.strategy import Adjustment, Task
 from pixcli.cli.main import main
 from pixcli.synthetic.evaluation import center_errors, surface_errors
+
+import pycolmap
 
 FIXED_INTRINSICS = [
     "--BundleAdjustment.refine_focal_length",

@@ -8,13 +8,14 @@ from copy import copy
 
 import h5py
 import numpy as np
-import pycolmap
 import pytest
 
 from pixcli.cli.main import main
 from pixcli.localization.localizer import QueryLocalizer
 from tests.cli.query_scene import QUERIES, make_query_scene, read_poses
 from tests.conftest import make_small_scene
+
+import pycolmap
 
 FEATUREMETRIC = ["--Localization.strategy", "featuremetric", "--DenseFeatures.model", "dsift"]
 

@@ -12,6 +12,7 @@ import pytest
 from pixcli import __version__
 from pixcli.cli.main import COMMANDS, load_command, main
 from pixcli.errors import Interrupted, UserError
+from pixcli.signals import Terminated
 
 
 @pytest.fixture
@@ -127,12 +128,21 @@ def test_an_interrupt_exits_130(failing, error, capsys):
     assert "Traceback" not in capsys.readouterr().err
 
 
-def test_an_interrupt_that_a_library_hides_exits_130(failing, capsys):
+def test_a_termination_exits_143(failing, capsys):
+    failing.error = Terminated()
+    assert main(["failing"]) == 143
+    assert capsys.readouterr().err == "pixcli failing: terminated\n"
+
+
+@pytest.mark.parametrize(
+    ("signal", "code", "word"), [(KeyboardInterrupt(), 130, "interrupted"), (Terminated(), 143, "terminated")]
+)
+def test_a_signal_that_a_library_hides(failing, capsys, signal, code, word):
     failing.error = RuntimeError("cannot import the native code")
     failing.error.__cause__ = ImportError("initialization failed")
-    failing.error.__cause__.__context__ = KeyboardInterrupt()
-    assert main(["failing"]) == 130
-    assert capsys.readouterr().err == "pixcli failing: interrupted\n"
+    failing.error.__cause__.__context__ = signal
+    assert main(["failing"]) == code
+    assert capsys.readouterr().err == f"pixcli failing: {word}\n"
 
 
 def test_a_reader_that_goes_away_makes_no_noise():

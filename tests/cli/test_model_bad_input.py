@@ -1,12 +1,14 @@
 """`pixcli featuremetric_bundle_adjuster` on input that it cannot use: one line, exit 1, nothing changed."""
 
 import shutil
+import zlib  # noqa: F401  before pycolmap
 from pathlib import Path
 
 import numpy as np
-import pycolmap
 import pytest
 from PIL import Image
+
+import pycolmap
 
 GROUP = "--FeaturemetricBundleAdjustment"
 GEOMETRIC = (f"{GROUP}.strategy", "geometric")

@@ -5,10 +5,11 @@ import shutil
 from pathlib import Path
 
 import numpy as np
-import pycolmap
 import pytest
 
 from pixcli.synthetic.evaluation import center_errors
+
+import pycolmap
 
 GROUP = "--FeaturemetricBundleAdjustment"
 GEOMETRIC = (f"{GROUP}.strategy", "geometric")

@@ -5,13 +5,14 @@ from pathlib import Path
 
 import h5py
 import numpy as np
-import pycolmap
 import pytest
 from PIL import Image
 
 from pixcli.bundle_adjustment import feature_rounds
 from pixcli.bundle_adjustment.refinement import STRATEGIES
 from pixcli.cli.main import main
+
+import pycolmap
 
 FIXED = ["--BundleAdjustment.refine_focal_length", "0", "--BundleAdjustment.refine_extra_params", "0"]
 STRATEGY = "--FeaturemetricBundleAdjustment.strategy"

@@ -3,13 +3,14 @@
 from pathlib import Path
 
 import numpy as np
-import pycolmap
 import pytest
 
 from pixcli.cli.main import main
 from pixcli.io.database import read_match_graph
 from pixcli.options.presets import preset_names, read_preset
 from pixcli.synthetic.evaluation import center_errors, keypoint_errors
+
+import pycolmap
 
 
 def arguments(name: str, tmp_path: Path, small_scene) -> list[str]:

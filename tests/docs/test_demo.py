@@ -23,6 +23,7 @@ def test_the_notebook_runs_and_refinement_helps(tmp_path: Path, monkeypatch: pyt
         for cell in notebook.cells
         for output in cell.get("outputs", [])
     )
+    assert not re.search(r"\.cc:\d+\]", text)  # lines of COLMAP or Ceres
     errors = re.search(r"'raw': '([\d.]+) mm', 'refined': '([\d.]+) mm'", text)
     assert errors is not None, text
     assert float(errors[2]) < float(errors[1])

@@ -1,10 +1,11 @@
 import numpy as np
-import pycolmap
 import pytest
 
 from pixcli.evaluation.epipolar import best_fundamental, pair_residuals
 from pixcli.geometry.fundamental import sampson
 from pixcli.io.database import read_match_graph
+
+import pycolmap
 
 
 def matches(noise: float, outliers: int = 0, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:

@@ -6,11 +6,12 @@ import sys
 from pathlib import Path
 
 import numpy as np
-import pycolmap
 
 from pixcli.evaluation.triangulation import held_out_errors, noise_floor
 from pixcli.synthetic.baseline import map_database
 from pixcli.synthetic.evaluation import center_errors
+
+import pycolmap
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "evaluate.py"
 

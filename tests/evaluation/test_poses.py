@@ -1,9 +1,10 @@
 import numpy as np
-import pycolmap
 import pytest
 
 from pixcli.errors import UserError
 from pixcli.evaluation.poses import aligned_errors, area_under_curve, pair_errors
+
+import pycolmap
 
 
 def moved(

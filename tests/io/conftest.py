@@ -1,10 +1,12 @@
 """A small COLMAP database with all that one can hold, made by pycolmap itself."""
 
+import zlib  # noqa: F401  before pycolmap
 from pathlib import Path
 
 import numpy as np
-import pycolmap
 import pytest
+
+import pycolmap
 
 NAMES = ["z last.jpg", "sub folder/b c.jpg", "sub folder/a.jpg", "m.png", "alone.jpg"]
 """By image id: neither sorted nor without spaces and folders."""

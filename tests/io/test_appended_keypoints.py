@@ -5,12 +5,13 @@ from contextlib import closing
 from pathlib import Path
 
 import numpy as np
-import pycolmap
 import pytest
 
 from pixcli.io.appended_keypoints import AppendedKeypoints
 from pixcli.io.database import MatchGraph, read_match_graph
 from pixcli.io.refined_database import write_refined_database
+
+import pycolmap
 
 
 def make_database(path: Path, columns: int, descriptors: bool = True) -> MatchGraph:

@@ -8,11 +8,12 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 
 import numpy as np
-import pycolmap
 import pytest
 
 from pixcli.errors import UserError
 from pixcli.io.database import read_match_graph
+
+import pycolmap
 
 
 @contextmanager

@@ -12,13 +12,14 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-import pycolmap
 import pytest
 
 from pixcli.errors import UserError
 from pixcli.io import refined_database as module
 from pixcli.io.database import MatchGraph, read_match_graph
 from pixcli.io.refined_database import check_output_path, write_refined_database
+
+import pycolmap
 
 IN_PLACE = [True, False]
 

@@ -4,7 +4,6 @@ from pathlib import Path
 
 import h5py
 import numpy as np
-import pycolmap
 import pytest
 
 from pixcli.errors import UserError
@@ -18,6 +17,8 @@ from pixcli.io.hloc import (
     write_pairs,
     write_poses,
 )
+
+import pycolmap
 
 XY = np.array([[0.0, 0.0], [10.25, 3.5], [99.0, 49.0]], np.float32)
 

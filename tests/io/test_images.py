@@ -5,13 +5,14 @@ import io
 from pathlib import Path
 
 import numpy as np
-import pycolmap
 import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
 from pixcli.errors import UserError
 from pixcli.io.images import fit_size, image_hash, read_image, resize_image
+
+import pycolmap
 
 WIDTH, HEIGHT = 61, 40
 

@@ -8,11 +8,12 @@ import time
 from pathlib import Path
 
 import numpy as np
-import pycolmap
 import pytest
 
 from pixcli.errors import UserError
 from pixcli.io.models import read_model, write_model, writing_model
+
+import pycolmap
 
 MODELS = sorted(name for name in pycolmap.CameraModelId.__members__ if name != "INVALID")
 FILES = ("cameras", "frames", "images", "points3D", "rigs")

@@ -29,6 +29,14 @@ def test_image_list(tmp_path: Path) -> None:
     assert read_image_list(path, NAMES) == []
 
 
+def test_names_in_an_image_list_may_have_backslashes(tmp_path: Path) -> None:
+    path = tmp_path / "list.txt"
+    path.write_text("sub folder\\b c.jpg\n", encoding="utf-8")
+    assert read_image_list(path, NAMES) == ["sub folder/b c.jpg"]
+    path.write_text("a\\b.jpg\n", encoding="utf-8")
+    assert read_image_list(path, ["a\\b.jpg", "a/b.jpg"]) == ["a\\b.jpg"]
+
+
 def test_image_list_mistakes(tmp_path: Path) -> None:
     path = tmp_path / "list.txt"
     with pytest.raises(UserError, match="cannot be read"):

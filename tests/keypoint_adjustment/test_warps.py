@@ -1,7 +1,6 @@
 """First guesses of local warps."""
 
 import numpy as np
-import pycolmap
 import pytest
 
 from pixcli.keypoint_adjustment.first_warps import (
@@ -10,6 +9,8 @@ from pixcli.keypoint_adjustment.first_warps import (
     warps_from_frames,
     warps_from_neighbors,
 )
+
+import pycolmap
 
 ROWS = np.array([[10, 20, 2.5, 0.7], [30, 5, 0.8, -2.9], [1, 2, 4.0, np.pi / 2]], np.float32)
 

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import pycolmap
 import pytest
 
 from pixcli.localization.localizer import QueryLocalizer
@@ -13,6 +12,8 @@ from pixcli.localization.pose import difference
 from pixcli.options import DenseFeaturesOptions, LocalizationOptions, SyntheticOptions
 from pixcli.synthetic.baseline import build_database
 from pixcli.synthetic.dataset import generate_dataset
+
+import pycolmap
 
 
 @dataclass(frozen=True)

@@ -4,11 +4,12 @@ import re
 from pathlib import Path
 
 import numpy as np
-import pycolmap
 
 from pixcli.localization.localizer import QueryLocalizer
 from tests.processes.pages import python_examples
 from tests.processes.place import Place
+
+import pycolmap
 
 
 def test_the_example_localizes(left_out, tmp_path: Path) -> None:

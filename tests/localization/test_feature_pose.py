@@ -3,13 +3,14 @@
 from dataclasses import replace
 
 import numpy as np
-import pycolmap
 import pytest
 
 from pixcli.localization.feature_pose import Observed, observed_at, refine_costed_pose
 from pixcli.localization.feature_targets import Targets, align_keypoints
 from pixcli.localization.pose import RefinedIntrinsics, Sensor, difference, project
 from pixcli.options import InterpolationOptions, QueryKeypointAdjustmentOptions
+
+import pycolmap
 
 EDGE = 12
 PLAIN = InterpolationOptions(l2_normalize=False)

@@ -4,7 +4,6 @@ from copy import deepcopy
 
 import h5py
 import numpy as np
-import pycolmap
 import pytest
 from scipy.spatial import cKDTree
 
@@ -18,6 +17,8 @@ from pixcli.options import (
     FeaturemetricBundleAdjustmentOptions,
 )
 from pixcli.options.bundle_adjustment import FeaturemetricBundleAdjusterOptions
+
+import pycolmap
 
 
 def test_a_map_that_was_made_is_used_again(left_out, tmp_path):

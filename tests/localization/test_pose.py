@@ -3,7 +3,6 @@
 from dataclasses import replace
 
 import numpy as np
-import pycolmap
 import pytest
 
 from pixcli.localization.first_pose import FirstPose, Matches, find_first_pose
@@ -18,6 +17,8 @@ from pixcli.localization.pose import (
     refine_pose,
 )
 from pixcli.options import AbsolutePoseOptions
+
+import pycolmap
 
 SCALES = (5.0, 2.0, 1.0)
 POSE = pycolmap.Rigid3d(pycolmap.Rotation3d(np.array([0.3, -0.2, 0.1])), np.array([0.2, -0.1, 0.4]))

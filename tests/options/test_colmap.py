@@ -2,13 +2,14 @@
 
 import dataclasses
 
-import pycolmap
 import pytest
 
 from pixcli.errors import UserError
 from pixcli.options import ChainOptions, GlobalMapperOptions, ImageReaderOptions, MapperOptions
 from pixcli.options.colmap import applied
 from pixcli.options.fields import build, build_all, fields
+
+import pycolmap
 
 SOURCES = {
     "ImageReader": pycolmap.ImageReaderOptions,

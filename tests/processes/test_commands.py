@@ -4,7 +4,6 @@ import configparser
 import shutil
 
 import numpy as np
-import pycolmap
 import pytest
 from PIL import Image
 
@@ -14,6 +13,8 @@ from pixcli.evaluation.poses import aligned_errors
 from pixcli.io.database import read_match_graph
 from tests.processes.pages import shell_examples
 from tests.processes.place import NEW_PHOTO
+
+import pycolmap
 
 
 @pytest.mark.parametrize("name", COMMANDS)

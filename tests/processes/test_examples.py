@@ -6,12 +6,13 @@ import shutil
 import sys
 from pathlib import Path
 
-import pycolmap
 import pytest
 
 from pixcli.io.hloc import Features, write_features, write_matches, write_pairs
 from tests.processes.pages import ROOT, notebook_code, python_examples, shell_examples
 from tests.processes.place import NEW_PHOTO, Place, add_new_photo
+
+import pycolmap
 
 PAGES = ["README.md", *(f"docs/{path.name}" for path in sorted((ROOT / "docs").glob("*.md")))]
 EXAMPLES = {  # how many for the shell and for Python; the tests below run them, but for

@@ -5,10 +5,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-import pycolmap
 import pytest
 
 from pixcli.cli.main import main
+
+import pycolmap
 
 SMALL = ["--SiftExtraction.max_num_features", "1500"]
 """Fewer features, so that tests are quick."""

@@ -17,11 +17,12 @@ from pathlib import Path
 
 import h5py
 import numpy as np
-import pycolmap
 import pytest
 
 from pixcli.io.database import read_match_graph
 from pixcli.reconstruction.hloc_import import one_to_one
+
+import pycolmap
 
 from .conftest import Run, database_without_geometries
 

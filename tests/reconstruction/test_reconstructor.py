@@ -9,13 +9,14 @@ from contextlib import closing
 from pathlib import Path
 
 import numpy as np
-import pycolmap
 import pytest
 from PIL import Image
 
 import pixcli.reconstruction.reconstruct as reconstruct_module
 from pixcli.reconstruction import colmap_steps as colmap
 from pixcli.synthetic.evaluation import center_errors
+
+import pycolmap
 
 from .conftest import SMALL, Run, database_without_geometries
 

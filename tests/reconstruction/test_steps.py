@@ -1,13 +1,15 @@
+import logging
 import os
 from pathlib import Path
 
-import pycolmap
 import pytest
 
 from pixcli.errors import UserError
 from pixcli.io.images import check_image
 from pixcli.reconstruction.isolation import isolated
 from pixcli.reconstruction.steps import Steps, difference
+
+import pycolmap
 
 
 @pytest.mark.parametrize(
@@ -104,6 +106,36 @@ def test_errors_and_results_come_back_from_another_process(tmp_path: Path) -> No
     with pytest.raises(TypeError) as raised:
         isolated("adding", tmp_path, sum, 3)
     assert "Traceback" in raised.value.__notes__[0]
+
+
+def glog(text: str) -> bytes:
+    return f"{text[0]}20260102 03:04:05.678901 140485691800448 some_file.cc:12] {text[2:]}\n".encode()
+
+
+def test_what_colmap_says_becomes_progress_and_warnings(tmp_path: Path, caplog, capfd) -> None:
+    seen: list[int] = []
+
+    def said(*texts: str, level: int = logging.INFO) -> tuple[list[int], list[str]]:
+        seen.clear()
+        caplog.clear()
+        with caplog.at_level(level, "pixcli"):
+            isolated("mapping", tmp_path, os.write, 2, b"".join(map(glog, texts)), update=seen.append)
+        return seen, caplog.messages
+
+    assert said("I Processed file [3/10]", "I   Name:            0001.jpg") == ([3], [])
+    assert said("I Processing block [2/3, 1/3]", "I Processing image [4/9]") == ([3, 3], [])
+    assert said("I Registering image #4 (num_reg_frames=2)", "W Linear solver failure.") == ([2], [])
+    assert said("E No camera 3", "E No camera 4") == ([], ["COLMAP, while it was mapping: No camera 4"])
+    assert said("W Linear solver failure.", level=logging.DEBUG)[1][0].endswith("] Linear solver failure.")
+    assert capfd.readouterr() == ("", "")
+
+
+def test_the_last_words_of_a_process_that_died_are_told(tmp_path: Path) -> None:
+    code = f"import os; os.write(2, {glog('F Check failed: disk I/O error')!r}); os._exit(3)"
+    with pytest.raises(
+        UserError, match=r"died while it was mapping \(Check failed: disk I/O error\): is the"
+    ):
+        isolated("mapping", tmp_path, exec, code)
 
 
 def test_what_a_process_that_died_has_begun_is_removed(tmp_path: Path) -> None:

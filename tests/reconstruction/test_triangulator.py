@@ -3,9 +3,10 @@
 from pathlib import Path
 
 import numpy as np
-import pycolmap
 
 from pixcli.synthetic.evaluation import surface_errors
+
+import pycolmap
 
 from .conftest import SMALL, Run
 

@@ -5,11 +5,12 @@ import sys
 from pathlib import Path
 
 import numpy as np
-import pycolmap
 import pytest
 
 from pixcli.options import SyntheticOptions
 from pixcli.synthetic.dataset import generate_dataset
+
+import pycolmap
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "aachen" / "localization.py"
 

@@ -12,13 +12,14 @@ from types import ModuleType
 from typing import ClassVar
 
 import numpy as np
-import pycolmap
 import pytest
 
 from pixcli.errors import UserError
 from pixcli.io.hloc import Features, write_features, write_matches
 from pixcli.options import SyntheticOptions
 from pixcli.synthetic.dataset import generate_dataset
+
+import pycolmap
 
 SCRIPTS = Path(__file__).parents[2] / "scripts" / "eth3d"
 

@@ -4,13 +4,14 @@ import hashlib
 import json
 
 import numpy as np
-import pycolmap
 import pytest
 
 from pixcli.cli.main import main
 from pixcli.options import SyntheticOptions
 from pixcli.synthetic import dataset
 from pixcli.synthetic.dataset import generate_dataset
+
+import pycolmap
 
 TINY = {"width": 96, "height": 72, "num_images": 4, "surface_spacing": 0.1}
 

@@ -4,7 +4,6 @@ import copy
 import dataclasses
 
 import numpy as np
-import pycolmap
 import pytest
 
 from pixcli.errors import UserError
@@ -12,6 +11,8 @@ from pixcli.evaluation.robust_adjustment import adjust_robustly
 from pixcli.io.database import read_match_graph
 from pixcli.synthetic.baseline import map_database
 from pixcli.synthetic.evaluation import center_errors, keypoint_errors, surface_errors
+
+import pycolmap
 
 
 def with_positions(graph, xy, edges):

@@ -3,7 +3,6 @@
 from typing import get_args
 
 import numpy as np
-import pycolmap
 import pytest
 from PIL import Image
 from scipy import ndimage
@@ -15,6 +14,8 @@ from pixcli.synthetic.render import RayGrid, render
 from pixcli.synthetic.scene import Body, Scene, View
 from pixcli.synthetic.surfaces import Rectangle
 from pixcli.synthetic.textures import build_pyramid
+
+import pycolmap
 
 WAVES = 12.0  # brightness along the wall, radians per metre: some 40 pixels a wave
 
