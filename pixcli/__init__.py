@@ -12,7 +12,6 @@ Options are the dataclasses of pixcli.options; a mistake in the input raises pix
 """
 
 import importlib
-import zlib  # noqa: F401  before pycolmap, which brings a zlib of its own
 from typing import TYPE_CHECKING
 
 from pixcli.zlib_first import load_zlib
