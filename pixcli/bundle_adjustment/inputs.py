@@ -13,8 +13,9 @@ from pixcli.bundle_adjustment.model_database import check_database
 from pixcli.bundle_adjustment.priors import align_to_priors, read_priors
 from pixcli.bundle_adjustment.problem import Constants
 from pixcli.errors import UserError
+from pixcli.geometry.match_graph import MatchGraph
 from pixcli.geometry.observations import project, read_observations
-from pixcli.io.database import MatchGraph, read_match_graph
+from pixcli.io.database import read_match_graph
 from pixcli.io.image_list import read_id_list, read_image_list
 from pixcli.io.models import check_model_type, read_model
 from pixcli.options.bundle_adjustment import (

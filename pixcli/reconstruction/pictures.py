@@ -9,7 +9,7 @@ import numpy.typing as npt
 import pycolmap
 from PIL import Image, ImageDraw, ImageFont
 
-from pixcli.io.database import MatchGraph
+from pixcli.geometry.match_graph import MatchGraph
 from pixcli.io.images import read_image
 
 Array = npt.NDArray[np.float64]

@@ -8,8 +8,9 @@ import numpy as np
 import pycolmap
 import pytest
 
+from pixcli.geometry.match_graph import MatchGraph
 from pixcli.io.appended_keypoints import AppendedKeypoints
-from pixcli.io.database import MatchGraph, read_match_graph
+from pixcli.io.database import read_match_graph
 from pixcli.io.refined_database import write_refined_database
 
 

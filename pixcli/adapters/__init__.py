@@ -1,0 +1,1 @@
+"""Files in, core functions, files out: whole or not at all."""
