@@ -15,7 +15,8 @@ import numpy as np
 
 from pixcli.cli.terminal import print_table
 from pixcli.evaluation.robust_adjustment import adjust_robustly
-from pixcli.io.database import MatchGraph, read_match_graph
+from pixcli.geometry.match_graph import MatchGraph
+from pixcli.io.database import read_match_graph
 from pixcli.synthetic.baseline import build_database, map_database
 from pixcli.synthetic.evaluation import center_errors, keypoint_errors, surface_errors
 

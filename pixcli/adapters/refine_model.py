@@ -11,8 +11,9 @@ from pixcli.bundle_adjustment.priors import read_priors
 from pixcli.bundle_adjustment.problem import Constants
 from pixcli.bundle_adjustment.refinement import refine_reconstruction
 from pixcli.errors import UserError
+from pixcli.geometry.match_graph import MatchGraph
 from pixcli.io.covariance import write_model_covariances
-from pixcli.io.database import MatchGraph, read_match_graph
+from pixcli.io.database import read_match_graph
 from pixcli.io.image_list import read_id_list, read_image_list
 from pixcli.io.models import (
     check_model_output,

@@ -7,8 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pixcli.errors import UserError
+from pixcli.geometry.match_graph import MatchGraph
 from pixcli.io.appended_keypoints import AppendedKeypoints
-from pixcli.io.database import MatchGraph
 from pixcli.io.files import same_file
 from pixcli.io.refined_database import check_output_path, write_refined_database
 from pixcli.options.bundle_adjustment import FeaturemetricBundleAdjustmentOptions, PosePriorOptions

@@ -23,9 +23,9 @@ from pixcli.bundle_adjustment.track_revision import TrackRevision, revise_tracks
 from pixcli.calibration.calibrate import cameras_to_calibrate, ladders_of
 from pixcli.calibration.report import Calibration, calibrations
 from pixcli.errors import UserError
+from pixcli.geometry.match_graph import MatchGraph
 from pixcli.geometry.observations import reprojection_errors
 from pixcli.geometry.similarity import align
-from pixcli.io.database import MatchGraph
 from pixcli.options.bundle_adjustment import FeaturemetricBundleAdjusterOptions
 from pixcli.progress import Progress
 from pixcli.sampling.model_images import image_files

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pixcli.io.database import MatchGraph
+from pixcli.geometry.match_graph import MatchGraph
 from pixcli.options.bundle_adjustment import TrackOptions
 
 import pycolmap

@@ -4,16 +4,11 @@ import logging
 from dataclasses import replace
 from pathlib import Path
 
+from pixcli.adapters.refine_database import RefinerFiles, fill_cache
 from pixcli.cli.params import command
 from pixcli.cli.terminal import print_table
 from pixcli.errors import UserError
-from pixcli.keypoint_adjustment.refine import plan_refinement
-from pixcli.options import (
-    DenseFeaturesOptions,
-    InterpolationOptions,
-    KeypointAdjustmentOptions,
-    ModelCheckOptions,
-)
+from pixcli.options import DenseFeaturesOptions, FeatureRefinerOptions, ModelCheckOptions
 from pixcli.progress import Progress
 from pixcli.sampling.model_check import check_model
 
@@ -26,9 +21,7 @@ def dense_feature_extractor(
     image_path: Path | None,
     image_list_path: Path | None,
     constant_image_list_path: Path | None,
-    features: DenseFeaturesOptions,
-    adjustment: KeypointAdjustmentOptions,
-    interpolation: InterpolationOptions,
+    options: FeatureRefinerOptions,
     check: ModelCheckOptions,
     progress: Progress,
 ) -> None:
@@ -39,6 +32,7 @@ def dense_feature_extractor(
     strategy, whole maps. Commands with the same options and --DenseFeatures.use_cache 1 read it instead of
     the images. A run that was interrupted is taken up again.
     """
+    features = options.dense_features
     if check.check_model:
         _print_check(features)
         return
@@ -49,17 +43,13 @@ def dense_feature_extractor(
         )
     if not features.cache_path:
         raise UserError("--DenseFeatures.cache_path is missing: it names the file to fill")
-    plan = plan_refinement(
+    fill_cache(
         database_path,
         image_path,
-        replace(features, use_cache=True),
-        interpolation,
-        adjustment,
-        image_list_path=image_list_path,
-        constant_image_list_path=constant_image_list_path,
+        replace(options, dense_features=replace(features, use_cache=True)),
+        files=RefinerFiles(image_list_path, constant_image_list_path),
         progress=progress,
     )
-    plan.alignment.fill_cache(progress)
     phase = progress.phases[-1]
     log.info("done in %.1f s, peak memory %.0f MB", phase.seconds, phase.peak_memory_mb)
 

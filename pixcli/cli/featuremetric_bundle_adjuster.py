@@ -10,7 +10,7 @@ from pixcli.bundle_adjustment.residual_field import ResidualField
 from pixcli.bundle_adjustment.residual_figure import draw_residual_fields
 from pixcli.bundle_adjustment.strategy import SurfaceRound
 from pixcli.cli.params import command
-from pixcli.cli.terminal import print_table
+from pixcli.cli.terminal import print_phases, print_table
 from pixcli.errors import UserError
 from pixcli.io.files import check_distinct, check_writable
 from pixcli.io.report import write_figure, write_report
@@ -139,11 +139,7 @@ def _print_summary(refined: ModelResult) -> None:
         _print_rounds(refined.rounds)
     if refined.residual_fields:
         _print_cameras(refined)
-    print_table(
-        "Phases",
-        ["", "seconds", "peak memory (MB)"],
-        [(phase.name, f"{phase.seconds:.2f}", f"{phase.peak_memory_mb:.0f}") for phase in refined.phases],
-    )
+    print_phases(refined.phases)
 
 
 def _print_rounds(rounds: Sequence[SurfaceRound]) -> None:

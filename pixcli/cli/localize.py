@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from pixcli.cli.params import command
-from pixcli.cli.terminal import print_table
+from pixcli.cli.terminal import print_phases, print_table
 from pixcli.io.files import check_writable
 from pixcli.io.report import write_report
 from pixcli.localization.localize import Localization, QueryFiles, localize_images
@@ -111,14 +111,7 @@ def _print_summary(localization: Localization) -> None:
             for name, steps in of_step.items()
         ],
     )
-    print_table(
-        "Phases",
-        ["", "seconds", "peak memory (MB)"],
-        [
-            (phase.name, f"{phase.seconds:.2f}", f"{phase.peak_memory_mb:.0f}")
-            for phase in localization.phases
-        ],
-    )
+    print_phases(localization.phases)
 
 
 _MAX_REASONS = 8

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from pixcli.adapters.match_input import MatchInput
 from pixcli.cli.params import command
 from pixcli.cli.terminal import print_table
 from pixcli.options import ChainOptions, CommonOptions
@@ -33,10 +34,7 @@ def reconstructor(
     result = reconstruct(
         image_path,
         output_path,
-        database_path=database_path,
-        features_path=features_path,
-        matches_path=matches_path,
-        pairs_path=pairs_path,
+        MatchInput(database_path, features_path, matches_path, pairs_path),
         options=options,
         seed=common.default_random_seed,
         progress=progress,

@@ -9,7 +9,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsed
 from rich.progress import Progress as Bar
 from rich.table import Table
 
-from pixcli.progress import Progress, Update
+from pixcli.progress import PhaseStats, Progress, Update
 
 
 class TerminalProgress(Progress):
@@ -37,3 +37,9 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[obje
         table.add_row(*(str(cell) for cell in row))
     # Off a terminal rich assumes 80 columns and would cut rows: files and pipes get them whole.
     Console(width=None if sys.stdout.isatty() else 200).print(table)
+
+
+def print_phases(phases: Sequence[PhaseStats]) -> None:
+    """Prints what the phases of a run took."""
+    rows = [(phase.name, f"{phase.seconds:.2f}", f"{phase.peak_memory_mb:.0f}") for phase in phases]
+    print_table("Phases", ["", "seconds", "peak memory (MB)"], rows)

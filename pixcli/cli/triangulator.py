@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from pixcli.adapters.match_input import MatchInput
 from pixcli.cli.params import command
 from pixcli.cli.reconstructor import print_result
 from pixcli.options import CommonOptions, TriangulationChainOptions
@@ -31,10 +32,7 @@ def triangulator(
         reference_path,
         image_path,
         output_path,
-        database_path=database_path,
-        features_path=features_path,
-        matches_path=matches_path,
-        pairs_path=pairs_path,
+        MatchInput(database_path, features_path, matches_path, pairs_path),
         options=options,
         seed=common.default_random_seed,
         progress=progress,

@@ -9,7 +9,7 @@ from scipy.optimize import least_squares
 from scipy.spatial.transform import Rotation
 
 from pixcli.geometry.fundamental import linear_fundamental, normalised, sampson
-from pixcli.io.database import MatchGraph
+from pixcli.geometry.match_graph import MatchGraph
 
 import pycolmap
 

@@ -11,8 +11,6 @@ import sqlite3
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass, replace
-from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
@@ -22,6 +20,7 @@ import numpy.typing as npt
 import pycolmap
 
 from ..errors import UserError
+from ..geometry.match_graph import ImageRecord, MatchGraph, check_match_rows
 
 TABLES = {
     "cameras": {"camera_id", "model", "width", "height", "params", "prior_focal_length"},
@@ -35,77 +34,9 @@ BUSY_SECONDS = 10.0
 """So long another program may hold a database."""
 
 
-@dataclass(frozen=True)
-class ImageRecord:
-    """An image of a database and the size that its camera claims."""
-
-    image_id: int
-    name: str
-    camera_id: int
-    width: int
-    height: int
-
-
-@dataclass(frozen=True)
-class MatchGraph:
-    """All keypoints of a database and the matches between them, independent of COLMAP's ids.
-
-    COLMAP numbers images in the order in which its threads finish, so everything here is ordered by name: the
-    same images and features give the same graph.
-    """
-
-    images: list[ImageRecord]
-    """Sorted by name."""
-    keypoints: list[npt.NDArray[np.float32]]
-    """For each image (n_i, 2, 4 or 6) rows as stored: x y in COLMAP pixels, then the frame."""
-    offsets: npt.NDArray[np.int64]
-    """(images + 1,) index of each image's first keypoint among all n keypoints."""
-    edges: npt.NDArray[np.int32]
-    """(m, 2) indices of matched keypoints, among all n."""
-    pairs: npt.NDArray[np.int32]
-    """(p, 2) indices of matched images, smaller first, sorted."""
-    pair_ptr: npt.NDArray[np.int64]
-    """(p + 1,) edges pair_ptr[k]:pair_ptr[k + 1] belong to pairs[k]."""
-    scores: npt.NDArray[np.float32] | None = None
-    """(m,) match scores; None where unknown. COLMAP stores none."""
-
-    @cached_property
-    def xy(self) -> npt.NDArray[np.float64]:
-        """(n, 2) positions of all keypoints in COLMAP pixels."""
-        return np.concatenate([rows[:, :2] for rows in self.keypoints]).astype(np.float64)
-
-    @cached_property
-    def image_index(self) -> npt.NDArray[np.int32]:
-        """(n,) index into images of each keypoint."""
-        return np.repeat(np.arange(len(self.images), dtype=np.int32), np.diff(self.offsets))
-
-    @cached_property
-    def image_size(self) -> npt.NDArray[np.float64]:
-        """(n, 2) width and height of each keypoint's image."""
-        sizes = np.array([(image.width, image.height) for image in self.images], np.float64)
-        return np.asarray(sizes.reshape(-1, 2)[self.image_index])
-
-    @cached_property
-    def inside_image(self) -> npt.NDArray[np.bool_]:
-        """(n,) whether a keypoint is finite and lies in its image."""
-        with np.errstate(invalid="ignore"):
-            return np.asarray(((self.xy >= 0) & (self.xy <= self.image_size)).all(1))
-
-    def restricted_to(self, images: npt.NDArray[np.int64]) -> "MatchGraph":
-        """The same keypoints with the matches between these images (indices) only."""
-        kept = np.isin(self.pairs, images).all(1)
-        count = np.diff(self.pair_ptr)
-        edges = np.repeat(kept, count)
-        return replace(
-            self,
-            edges=self.edges[edges],
-            pairs=self.pairs[kept],
-            pair_ptr=np.concatenate([[0], np.cumsum(count[kept], dtype=np.int64)]),
-            scores=None if self.scores is None else self.scores[edges],
-        )
-
-
-def read_match_graph(path: str | os.PathLike[str], matches: Literal["inlier", "raw"]) -> MatchGraph:
+def read_match_graph(
+    path: str | os.PathLike[str], matches: Literal["inlier", "raw"] = "inlier"
+) -> MatchGraph:
     """Read keypoints and matches: those of the verified two-view geometries, or the raw ones.
 
     Keypoints that are not finite or lie outside their image are allowed here.
@@ -229,13 +160,11 @@ def _read_graph(private: Path, matches: str, path: Path) -> MatchGraph:
             else:
                 rows = database.read_matches(id1, id2)
             first, second = pairs[k]
-            limits = len(keypoints[first]), len(keypoints[second])
-            if (bad := np.flatnonzero((rows >= limits).any(axis=1))).size:
-                raise UserError(
-                    f"{path}: row {bad[0]} of the {matches} matches of {images[first].name} and "
-                    f"{images[second].name} is {tuple(rows[bad[0]].tolist())}, but they have {limits[0]} and "
-                    f"{limits[1]} keypoints: match these images again"
-                )
+            counts = len(keypoints[first]), len(keypoints[second])
+            try:
+                check_match_rows(rows, images[first].name, images[second].name, counts)
+            except UserError as error:
+                raise UserError(f"{path}: {error}") from None
             edges[pair_ptr[k] : pair_ptr[k + 1]] = rows + offsets[[first, second]]
     return MatchGraph(images, keypoints, offsets, edges, pairs, pair_ptr)
 
@@ -246,7 +175,7 @@ def _read_images(database: pycolmap.Database, path: Path) -> list[ImageRecord]:
     for image in sorted(database.read_all_images(), key=lambda image: str(image.name)):
         if (camera := cameras.get(image.camera_id)) is None:
             raise UserError(f"{path}: image {image.name} has camera {image.camera_id}, which does not exist")
-        images.append(ImageRecord(image.image_id, image.name, image.camera_id, camera.width, camera.height))
+        images.append(ImageRecord(image.name, camera.width, camera.height, image.image_id))
     if not images:
         raise UserError(f"{path} holds no images: run `colmap feature_extractor` on it first")
     return images

@@ -5,6 +5,7 @@ the image in place, so a position x in an image of width w lies at x * w' / w in
 """
 
 import hashlib
+import threading
 from pathlib import Path
 from typing import Literal
 
@@ -22,8 +23,7 @@ _FILTERS = {
     "area": Image.Resampling.BOX,
 }
 
-# Pillow refuses images over 180 megapixels, as attacks on web servers; aerial photographs are larger.
-Image.MAX_IMAGE_PIXELS = None
+_LIMIT = threading.Lock()
 
 
 def fit_size(size: tuple[int, int], max_edge: int, scale: float = 1.0) -> tuple[int, int]:
@@ -48,7 +48,7 @@ def read_image(
     it.
     """
     try:
-        with Image.open(path) as file:
+        with open_image(path) as file:
             size = file.size
             if expected_size is not None and size != tuple(expected_size):
                 raise _wrong_size(path, size, expected_size)
@@ -68,7 +68,7 @@ def read_image(
 def check_image_size(path: Path, expected: tuple[int, int]) -> None:
     """Raises UserError if an image cannot be opened or is not of this (width, height); decodes no pixels."""
     try:
-        with Image.open(path) as file:
+        with open_image(path) as file:
             size = file.size
     except Exception as error:
         raise _unreadable(path, error) from None
@@ -87,10 +87,25 @@ def resize_image(
     return _resized(Image.fromarray(image), size, resize)
 
 
+def open_image(path: Path) -> Image.Image:
+    """Opens an image of any size, as a context manager; pixels are decoded when they are asked for.
+
+    Pillow refuses images over 180 megapixels, as attacks on web servers; aerial photographs are larger. Its
+    limit belongs to the whole process and is checked as a header is read: it is lifted that long, by one
+    thread at a time.
+    """
+    with _LIMIT:
+        limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
+        try:
+            return Image.open(path)
+        finally:
+            Image.MAX_IMAGE_PIXELS = limit
+
+
 def check_image(path: Path) -> None:
     """Raises UserError unless an image can be decoded to its end."""
     try:
-        with Image.open(path) as file:
+        with open_image(path) as file:
             file.load()
     except Exception as error:  # see read_image
         raise _unreadable(path, error) from None

@@ -14,12 +14,12 @@ import numpy.typing as npt
 import pycolmap
 
 from ..errors import UserError
+from ..geometry.match_graph import MatchGraph
 from ..system import sync
 from .appended_keypoints import AppendedKeypoints, append_descriptors, append_rows
 from .database import (
     BUSY_SECONDS,
     TABLES,
-    MatchGraph,
     back_up,
     common_columns,
     copy_tables,
@@ -116,19 +116,16 @@ def _update_keypoints(
     path: Path,
 ) -> npt.NDArray[np.bool_]:
     """Write the images that have moved or appended keypoints; (n,) which keypoints moved."""
-    moved = np.zeros(len(xy), np.bool_)
+    moved = graph.moved(xy)
     by_id = {image.image_id: rows for image, rows in zip(graph.images, graph.keypoints, strict=True)}
     for i, image in enumerate(graph.images):
         rows = graph.keypoints[i]
         if database.read_keypoints(image.image_id).tobytes() != rows.tobytes():
             raise UserError(f"{path}: keypoints of {image.name} changed during the refinement; run it again")
-        span = slice(graph.offsets[i], graph.offsets[i + 1])
-        target = xy[span].astype(np.float32)
-        where = (target != rows[:, :2]).any(axis=1) & np.isfinite(target).all(axis=1)
-        moved[span] = where
+        where = moved[graph.rows_of(i)]
         if where.any() or image.image_id in appended:
             rows = rows.copy()
-            rows[where, :2] = target[where]
+            rows[where, :2] = xy[graph.rows_of(i)][where]
             if image.image_id in appended:
                 rows = append_rows(rows, appended[image.image_id], by_id)
             database.update_keypoints(image.image_id, rows)

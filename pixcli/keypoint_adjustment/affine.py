@@ -5,15 +5,15 @@ each starting where the one before ended. The support whose predicted deviation 
 first model of a chain rejects is aligned by the next one. See "The affine strategy" in docs/architecture.md.
 """
 
-from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from pixcli import _core
-from pixcli.io.database import MatchGraph
+from pixcli.geometry.match_graph import MatchGraph
 from pixcli.keypoint_adjustment.alignment import AlignmentResult
 from pixcli.keypoint_adjustment.first_warps import (
     frames_of,
@@ -23,11 +23,12 @@ from pixcli.keypoint_adjustment.first_warps import (
 )
 from pixcli.keypoint_adjustment.supports import Jobs, SupportAlignment
 from pixcli.keypoint_adjustment.tracks import Tracks
-from pixcli.options import DenseFeaturesOptions, KeypointAdjustmentOptions
+from pixcli.options import FeatureRefinerOptions
 from pixcli.progress import Progress
+from pixcli.sampling.extraction import image_files
 from pixcli.sampling.sources import source_of
 from pixcli.sampling.status import Status
-from pixcli.sampling.streaming import Estimate, ImageFile
+from pixcli.sampling.streaming import Estimate
 
 MAX_JOBS = 100_000
 """How many keypoints are aligned at a time where patches are kept in memory: some 500 MB of them."""
@@ -40,14 +41,16 @@ class AffineAlignment:
         self,
         graph: MatchGraph,
         tracks: Tracks,
-        images: Sequence[ImageFile],
-        features: DenseFeaturesOptions,
-        options: KeypointAdjustmentOptions,
+        images: Path,
+        options: FeatureRefinerOptions,
         constant: npt.NDArray[np.bool_],
     ) -> None:
         self._graph, self._tracks, self._constant = graph, tracks, constant
-        self._images, self._features, self._options = images, features, options
-        self._sources = [source_of(model, images, features, options) for model in features.models]
+        self._images = image_files(graph, images)
+        self._features, self._options = options.dense_features, options.keypoint_adjustment
+        self._sources = [
+            source_of(model, self._images, self._features, self._options) for model in self._features.models
+        ]
         self._jobs = self._make_jobs()
 
     def estimate(self) -> Estimate:

@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pixcli.geometry.fundamental import linear_fundamental, normalised, sampson
-from pixcli.io.database import MatchGraph
+from pixcli.geometry.match_graph import MatchGraph
 
 Float64 = npt.NDArray[np.float64]
 

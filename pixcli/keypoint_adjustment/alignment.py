@@ -1,11 +1,14 @@
-"""What every keypoint adjustment strategy returns."""
+"""What a strategy of keypoint adjustment has to do, and what it returns."""
 
 from dataclasses import dataclass, field
+from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
 
+from pixcli.progress import Progress
 from pixcli.sampling.status import Status
+from pixcli.sampling.streaming import Estimate
 
 
 @dataclass
@@ -24,9 +27,31 @@ class AlignmentResult:
     moved_by: dict[str, int] = field(default_factory=dict)
     """How many keypoints each model of a chain moved; of the affine strategy."""
 
-    def undo(self, xy: npt.NDArray[np.float64]) -> None:
-        """Puts all keypoints back to where they were, (n, 2)."""
+    def undone(self, xy: npt.NDArray[np.float64]) -> "AlignmentResult":
+        """The result of moving nothing: all keypoints stay where they were, (n, 2)."""
         moved = self.status == Status.MOVED
-        self.xy, self.cost_after = xy.copy(), self.cost_before
-        self.status[moved], self.covariance[moved] = Status.UNDONE, np.nan
-        self.moved_by = dict.fromkeys(self.moved_by, 0)
+        return AlignmentResult(
+            xy.copy(),
+            np.where(moved, np.uint8(Status.UNDONE), self.status),
+            np.where(moved[:, None], np.float32(np.nan), self.covariance),
+            self.cost_before,
+            self.cost_before,
+            dict.fromkeys(self.moved_by, 0),
+        )
+
+
+class Alignment(Protocol):
+    """One strategy, ready to run on one graph."""
+
+    def estimate(self) -> Estimate:
+        """Bytes that run() will take."""
+
+    @property
+    def bytes_per_keypoint(self) -> float:
+        """Bytes of patches, or maps, for each matched keypoint."""
+
+    def fill_cache(self, progress: Progress) -> None:
+        """Make the patches and keep them in the cache for run()."""
+
+    def run(self, progress: Progress) -> AlignmentResult:
+        """Align all keypoints."""

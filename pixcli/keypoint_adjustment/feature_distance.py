@@ -7,6 +7,7 @@ anew.
 """
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +16,11 @@ from numpy.typing import ArrayLike, NDArray
 
 from pixcli import _core
 from pixcli.errors import UserError
-from pixcli.io.database import MatchGraph
+from pixcli.geometry.match_graph import MatchGraph
 from pixcli.io.patch_store import Patches
 from pixcli.keypoint_adjustment.alignment import AlignmentResult
 from pixcli.keypoint_adjustment.tracks import Tracks
-from pixcli.options import DenseFeaturesOptions, InterpolationOptions, KeypointAdjustmentOptions
+from pixcli.options import FeatureRefinerOptions, InterpolationOptions, KeypointAdjustmentOptions
 from pixcli.progress import Progress
 from pixcli.sampling.extraction import extraction_for
 from pixcli.sampling.status import Status
@@ -33,15 +34,13 @@ class FeaturemetricAlignment:
         self,
         graph: MatchGraph,
         tracks: Tracks,
-        image_path: Path,
-        features: DenseFeaturesOptions,
-        interpolation: InterpolationOptions,
-        options: KeypointAdjustmentOptions,
+        images: Path,
+        options: FeatureRefinerOptions,
         constant: NDArray[np.bool_],
     ) -> None:
         self._graph, self._tracks, self._constant = graph, tracks, constant
-        self._interpolation, self._options = interpolation, options
-        self._extraction = extraction_for(graph, image_path, features)
+        self._interpolation, self._options = options.interpolation, options.keypoint_adjustment
+        self._extraction = extraction_for(graph, images, options.dense_features)
 
     def estimate(self) -> Estimate:
         """Bytes that run() will take. Raises UserError if a new cache does not fit on its disk."""
@@ -64,87 +63,98 @@ class FeaturemetricAlignment:
         levels = self._extraction.patches(progress)
         valid = graph.inside_image
         usable = valid[graph.edges].all(1)
+        problem = TrackProblem(
+            graph.xy,
+            tracks.ptr,
+            tracks.members,
+            graph.edges[usable],
+            None if graph.scores is None else graph.scores[usable],
+            self._constant,
+        )
         with progress.phase("adjust", tracks.num_tracks) as update:
-            result = adjust_keypoints(
-                graph.xy,
-                tracks.ptr,
-                tracks.members,
-                graph.edges[usable],
-                None if graph.scores is None else graph.scores[usable],
-                levels,
-                self._constant,
-                self._options,
-                self._interpolation,
-                self._options.num_threads,
-                update,
-            )
+            result = adjust_keypoints(problem, levels, self._options, self._interpolation, update)
         outside = ~valid & (tracks.label >= 0)
         result.status[outside] = Status.INVALID
         result.xy[outside] = graph.xy[outside]
         return result
 
 
+@dataclass
+class TrackProblem:
+    """What is adjusted: n keypoints, the tracks they form and the edges that pull on them.
+
+    Raises ValueError where arrays do not fit each other.
+    """
+
+    xy: NDArray[np.float64]
+    """(n, 2) COLMAP pixels."""
+    track_ptr: NDArray[np.int64]
+    """(t + 1,) the keypoints of track k are members[track_ptr[k]:track_ptr[k + 1]], its root first."""
+    members: NDArray[np.int32]
+    """(k,) keypoints, each at most once."""
+    edges: NDArray[np.int32]
+    """(m, 2) keypoints; an edge between tracks, or outside of them, takes no part."""
+    weights: NDArray[np.floating] | None = None
+    """(m,) at least 0, or None for ones; used where KeypointAdjustment.weight_by_score is on."""
+    constant: NDArray[np.bool_] | None = None
+    """(n,) bool, keypoints that do not move, or None."""
+
+    def __post_init__(self) -> None:
+        self.xy = np.ascontiguousarray(self.xy, np.float64)  # whatever sequence was given
+        _check(self.xy.ndim == 2 and self.xy.shape[1] == 2, "xy", "(n, 2)", self.xy)
+        n = len(self.xy)
+        self.track_ptr = ptr = np.ascontiguousarray(self.track_ptr, np.int64)
+        self.members = np.ascontiguousarray(self.members, np.int32)
+        _check(self.members.ndim == 1, "members", "(k,)", self.members)
+        _check(ptr.ndim == 1 and len(ptr) > 0, "track_ptr", "(t + 1,)", ptr)
+        if ptr[0] != 0 or ptr[-1] != len(self.members) or np.any(np.diff(ptr) < 0):
+            raise ValueError(f"track_ptr must rise from 0 to the number of members, {len(self.members)}")
+        _check_range(self.members, n, "members")
+        if np.any(np.bincount(self.members, minlength=n) > 1):
+            raise ValueError("a keypoint is a member of more than one track")
+        self.edges = np.ascontiguousarray(self.edges, np.int32)
+        _check(self.edges.ndim == 2 and self.edges.shape[1] == 2, "edges", "(m, 2)", self.edges)
+        _check_range(self.edges, n, "edges")
+        if self.weights is not None:
+            self.weights = np.ascontiguousarray(self.weights)
+            _check(self.weights.shape == (len(self.edges),), "weights", f"({len(self.edges)},)", self.weights)
+            if not np.all((self.weights >= 0) & (self.weights < np.inf)):
+                raise ValueError("weights must be finite and not negative")
+        if self.constant is not None:
+            self.constant = np.ascontiguousarray(self.constant, np.bool_)
+            _check(self.constant.shape == (n,), "constant", f"({n},)", self.constant)
+
+
 def adjust_keypoints(
-    xy: ArrayLike,
-    track_ptr: ArrayLike,
-    track_members: ArrayLike,
-    edges: ArrayLike,
-    weights: ArrayLike | None,
+    problem: TrackProblem,
     levels: Sequence[tuple[Patches, ArrayLike | None]],
-    constant: ArrayLike | None,
     options: KeypointAdjustmentOptions,
     interpolation: InterpolationOptions,
-    num_threads: int = -1,
     poll: Callable[[int], object] | None = None,
 ) -> AlignmentResult:
-    """Adjusts the keypoints of all tracks; with n keypoints, t tracks and m edges:
+    """Adjust the keypoints of all tracks, with the same result for any number of threads.
 
-    xy: (n, 2) COLMAP pixels.
-    track_ptr, track_members: (t + 1,) and (k,) keypoints of each track, its root first, each in one at most.
-    edges: (m, 2) keypoints; an edge between tracks, or outside of them, takes no part.
-    weights: (m,) at least 0, or None for ones; used where `options.weight_by_score`.
-    levels: feature maps from coarse to fine, each with its patches and the patch (n,) of every keypoint, -1
-        for none (None: patch k belongs to keypoint k). A keypoint of a track without a patch is INVALID.
-    constant: (n,) bool, keypoints that are not to be moved, or None.
-    poll: called now and then with the number of tracks done; may raise to stop.
-
-    The result is the same for any number of threads. Costs are those of the finest level.
+    Args:
+        levels: feature maps from coarse to fine, each with its patches and the patch (n,) of every keypoint,
+            -1 for none (None: patch k belongs to keypoint k). A keypoint of a track without a patch is
+            INVALID. Costs are those of the finest level.
+        poll: called now and then with the number of tracks done; may raise to stop.
     """
-    xy = np.ascontiguousarray(xy, np.float64)
-    _check(xy.ndim == 2 and xy.shape[1] == 2, "xy", "(n, 2)", xy)
-    n = len(xy)
-    track_ptr = np.ascontiguousarray(track_ptr, np.int64)
-    members = np.ascontiguousarray(track_members, np.int32)
-    _check(members.ndim == 1, "track_members", "(k,)", members)
-    _check(track_ptr.ndim == 1 and len(track_ptr) > 0, "track_ptr", "(t + 1,)", track_ptr)
-    if track_ptr[0] != 0 or track_ptr[-1] != len(members) or np.any(np.diff(track_ptr) < 0):
-        raise ValueError(f"track_ptr must rise from 0 to the number of members, {len(members)}")
-    _check_range(members, n, "track_members")
-    if np.any(np.bincount(members, minlength=n) > 1):
-        raise ValueError("a keypoint is a member of more than one track")
-    edges = np.ascontiguousarray(edges, np.int32)
-    _check(edges.ndim == 2 and edges.shape[1] == 2, "edges", "(m, 2)", edges)
-    _check_range(edges, n, "edges")
-    if weights is not None:
-        weights = np.ascontiguousarray(weights, np.float64)
-        _check(weights.shape == (len(edges),), "weights", f"({len(edges)},)", weights)
-        if not np.all((weights >= 0) & (weights < np.inf)):
-            raise ValueError("weights must be finite and not negative")
-    if constant is not None:
-        constant = np.ascontiguousarray(constant, np.bool_)
-        _check(constant.shape == (n,), "constant", f"({n},)", constant)
     if not levels:
         raise ValueError("at least one level of features is needed")
     _check_nodes(interpolation)
 
+    weights = None
+    if options.weight_by_score and problem.weights is not None:
+        weights = problem.weights.astype(np.float64)
     solved = _core.adjust_featuremetric(
-        xy,
-        track_ptr,
-        members,
-        edges,
-        weights if options.weight_by_score else None,
-        constant,
-        [_native_level(patches, rows, n) for patches, rows in levels],
+        problem.xy,
+        problem.track_ptr,
+        problem.members,
+        problem.edges,
+        weights,
+        problem.constant,
+        [_native_level(patches, rows, len(problem.xy)) for patches, rows in levels],
         nodes=list(interpolation.offsets),
         mode=interpolation.mode,
         l2_normalize=interpolation.l2_normalize,
@@ -160,7 +170,7 @@ def adjust_keypoints(
         root_regularize_weight=options.root_regularize_weight,
         max_deviation=options.max_deviation,
         max_kps_per_problem=options.max_kps_per_problem,
-        num_threads=num_threads,
+        num_threads=options.num_threads,
         poll=poll,
     )
     return AlignmentResult(

@@ -8,7 +8,7 @@ import numpy.typing as npt
 from numpy.lib.recfunctions import structured_to_unstructured
 
 from pixcli import _core
-from pixcli.io.database import MatchGraph
+from pixcli.geometry.match_graph import MatchGraph
 from pixcli.io.patch_store import PatchStore
 from pixcli.options import KeypointAdjustmentOptions
 from pixcli.progress import Progress, Update

@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pixcli import _core
-from pixcli.io.database import MatchGraph
+from pixcli.geometry.match_graph import MatchGraph
 
 
 @dataclass(frozen=True)

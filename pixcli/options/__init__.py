@@ -13,7 +13,7 @@ from pixcli.options.bundle_adjustment import (
 from pixcli.options.calibration import CalibrationOptions
 from pixcli.options.dense_features import DenseFeaturesOptions, ModelCheckOptions
 from pixcli.options.interpolation import InterpolationOptions
-from pixcli.options.keypoint_adjustment import KeypointAdjustmentOptions
+from pixcli.options.keypoint_adjustment import FeatureRefinerOptions, KeypointAdjustmentOptions
 from pixcli.options.localization import (
     AbsolutePoseOptions,
     LocalizationOptions,
@@ -79,6 +79,7 @@ __all__ = [
     "ExhaustiveMatchingOptions",
     "FeatureExtractionOptions",
     "FeatureMatchingOptions",
+    "FeatureRefinerOptions",
     "FeaturemetricBundleAdjustmentOptions",
     "GlobalMapperOptions",
     "ImageReaderOptions",

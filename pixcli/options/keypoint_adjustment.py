@@ -1,9 +1,11 @@
 """Options of keypoint adjustment."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
+from pixcli.options.dense_features import DenseFeaturesOptions
 from pixcli.options.fields import OptionGroup, option
+from pixcli.options.interpolation import InterpolationOptions
 
 _STRATEGY = "KeypointAdjustment.strategy"
 _AFFINE = {_STRATEGY: ("affine",)}
@@ -173,3 +175,12 @@ class KeypointAdjustmentOptions(OptionGroup):
     def feature_support_list(self) -> tuple[tuple[int, float], ...]:
         """feature_supports, likewise."""
         return _parse_supports(self.feature_supports)
+
+
+@dataclass(frozen=True)
+class FeatureRefinerOptions:
+    """The groups of keypoint adjustment."""
+
+    keypoint_adjustment: KeypointAdjustmentOptions = field(default_factory=KeypointAdjustmentOptions)
+    dense_features: DenseFeaturesOptions = field(default_factory=DenseFeaturesOptions)
+    interpolation: InterpolationOptions = field(default_factory=InterpolationOptions)

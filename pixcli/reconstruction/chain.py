@@ -5,43 +5,41 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from pixcli.adapters.isolation import isolated
+from pixcli.adapters.match_input import MatchInput
 from pixcli.errors import UserError
 from pixcli.options import ChainOptions, DenseFeaturesOptions
 from pixcli.options.fields import OptionGroup, result_options
 from pixcli.progress import Progress, Update
-from pixcli.reconstruction.isolation import isolated
 from pixcli.reconstruction.steps import Steps, digest
 
 
 @dataclass(frozen=True)
-class Source:
+class ChainInput:
     """What a model is made from; paths as the user gave them."""
 
     image_path: Path
-    database_path: Path | None = None
-    features_path: Path | None = None
-    matches_path: Path | None = None
-    pairs_path: Path | None = None
+    matches: MatchInput = field(default_factory=MatchInput)
+    """Where features and matches come from; empty: from the images."""
     reference_path: Path | None = None
 
     def check(self) -> None:
-        """Raises UserError where sources contradict each other."""
-        hloc = (self.features_path, self.matches_path)
-        if any(hloc) and not all(hloc):
-            raise UserError("--features_path and --matches_path go together: give both, or none")
-        if self.pairs_path and not self.features_path:
-            raise UserError("--pairs_path selects from --matches_path: give that and --features_path too")
-        if self.database_path and self.features_path:
-            raise UserError("give either --database_path or --features_path, not both")
+        """Raises UserError unless there is a folder of images."""
         if not self.image_path.is_dir():
             raise UserError(f"there is no folder {self.image_path}: check --image_path")
+
+    @property
+    def paths(self) -> dict[str, Path]:
+        """What is given, by the names of the options."""
+        reference = {} if self.reference_path is None else {"reference_path": self.reference_path}
+        return {"image_path": self.image_path, **self.matches.paths, **reference}
 
 
 @dataclass
 class Chain:
     """A run on its way."""
 
-    source: Source
+    input: ChainInput
     folder: Path
     options: ChainOptions
     seed: int

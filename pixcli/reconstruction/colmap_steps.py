@@ -12,9 +12,9 @@ from typing import Any
 
 import numpy as np
 
+from pixcli.adapters.verification import geometry_options, match_counts
 from pixcli.errors import UserError
-from pixcli.io.hloc import write_pairs
-from pixcli.options.colmap import TwoViewGeometryOptions, applied, check
+from pixcli.options.colmap import applied, check
 from pixcli.options.reconstruction import ChainOptions
 from pixcli.reconstruction.reference import read_reference
 from pixcli.reconstruction.vocabulary import build_vocabulary_tree
@@ -88,7 +88,7 @@ def match_images(database_path: Path, options: ChainOptions, seed: int) -> dict[
     matching = applied(options.feature_matching, pycolmap.FeatureMatchingOptions())
     applied(options.sift_matching, matching.sift)
     pycolmap.set_random_seed(seed)
-    verification = _verification(options.two_view_geometry, seed)
+    verification = geometry_options(options.two_view_geometry, seed)
     match options.reconstruction.matcher:
         case "exhaustive":
             exhaustive = applied(options.exhaustive_matching, pycolmap.ExhaustivePairingOptions())
@@ -110,34 +110,6 @@ def matching_parts(options: ChainOptions, num_images: int) -> int:
     if options.reconstruction.matcher == "exhaustive":
         return int(-(-num_images // options.exhaustive_matching.block_size)) ** 2  # type: ignore[attr-defined]
     return num_images
-
-
-def verify_matches(database_path: Path, options: TwoViewGeometryOptions, seed: int) -> dict[str, int]:
-    """Verifies all raw matches of a database."""
-    with pycolmap.Database.open(database_path) as database:
-        names = {image.image_id: image.name for image in database.read_all_images()}
-        pairs = [
-            pycolmap.pair_id_to_image_pair(pair_id) for pair_id in sorted(database.read_num_matches()[0])
-        ]
-    with tempfile.TemporaryDirectory(prefix="pixcli-") as folder:
-        listed = Path(folder) / "pairs.txt"
-        write_pairs(listed, [(names[a], names[b]) for a, b in pairs])
-        pycolmap.set_random_seed(seed)
-        pycolmap.verify_matches(database_path, listed, _verification(options, seed))
-    return match_counts(database_path)
-
-
-def match_counts(database_path: Path) -> dict[str, int]:
-    """How many pairs of a database have matches and verified ones, and how many these are."""
-    with pycolmap.Database.open(database_path) as database:
-        _, inliers = database.read_two_view_geometry_num_inliers()
-        inliers = [count for count in inliers if count > 0]
-        return {
-            "pairs": database.num_matched_image_pairs(),
-            "verified_pairs": len(inliers),
-            "matches": database.num_matches(),
-            "inlier_matches": sum(inliers),
-        }
 
 
 def clear_matches(database_path: Path) -> None:
@@ -250,12 +222,6 @@ def remove(path: Path) -> None:
         shutil.rmtree(path)
     for file in (path, path.with_name(f"{path.name}-wal"), path.with_name(f"{path.name}-shm")):
         file.unlink(missing_ok=True)
-
-
-def _verification(options: TwoViewGeometryOptions, seed: int) -> Any:
-    verification = applied(options, pycolmap.TwoViewGeometryOptions())
-    verification.ransac.random_seed = seed
-    return verification
 
 
 def _vocabulary_tree(pairing: Any, database_path: Path) -> Path:

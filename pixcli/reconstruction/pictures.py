@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw, ImageFont
 
-from pixcli.io.database import MatchGraph
+from pixcli.geometry.match_graph import MatchGraph
 from pixcli.io.images import read_image
 
 import pycolmap

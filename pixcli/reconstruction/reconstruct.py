@@ -18,26 +18,20 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from pixcli.adapters.match_input import MatchInput
+from pixcli.adapters.refine_database import RefinerFiles, refine_database
 from pixcli.adapters.refine_model import ModelFiles, refine_model
-from pixcli.errors import UserError
-from pixcli.io.database import copy_database
 from pixcli.io.files import replacing
+from pixcli.io.image_folder import find_images
 from pixcli.io.report import write_report
-from pixcli.keypoint_adjustment.refine import refine_keypoints
-from pixcli.options import ChainOptions, TriangulationChainOptions
+from pixcli.options import ChainOptions, FeatureRefinerOptions, TriangulationChainOptions
 from pixcli.options.bundle_adjustment import FeaturemetricBundleAdjusterOptions
 from pixcli.options.fields import OptionGroup, part_of
 from pixcli.progress import Progress
 from pixcli.reconstruction import colmap_steps as colmap
-from pixcli.reconstruction.chain import Chain, Source
-from pixcli.reconstruction.hloc_import import import_features
-from pixcli.reconstruction.image_folder import find_images, readable_images
-from pixcli.reconstruction.reference import (
-    copy_features,
-    read_reference,
-    reference_images,
-    write_reference,
-)
+from pixcli.reconstruction.chain import Chain, ChainInput
+from pixcli.reconstruction.database_steps import make_database
+from pixcli.reconstruction.reference import read_reference, reference_images
 from pixcli.reconstruction.run_report import make_report
 from pixcli.reconstruction.steps import Steps
 
@@ -69,11 +63,8 @@ class Reconstructed:
 def reconstruct(
     image_path: Path | str,
     output_path: Path | str,
+    matches: MatchInput = MatchInput(),
     *,
-    database_path: Path | str | None = None,
-    features_path: Path | str | None = None,
-    matches_path: Path | str | None = None,
-    pairs_path: Path | str | None = None,
     options: ChainOptions | None = None,
     seed: int = 0,
     progress: Progress | None = None,
@@ -84,8 +75,8 @@ def reconstruct(
 
     Args:
         output_path: a new folder, or that of an earlier run on the same input.
-        database_path: COLMAP database to start from; what it lacks of features and matches is made.
-        features_path, matches_path, pairs_path: hloc's files to start from; without pairs, all matches count.
+        matches: a COLMAP database to start from, of which what it lacks of features and matches is made, or
+            hloc's files; by default features and matches are made from the images.
         options: all groups of options.
         seed: of every random choice.
 
@@ -93,20 +84,18 @@ def reconstruct(
         UserError: something about the input cannot be used, or the images could not be mapped. What earlier
             steps have made is kept.
     """
-    paths = map(_path, (database_path, features_path, matches_path, pairs_path, None))
-    source = Source(Path(image_path), *paths)
-    return _run(source, Path(output_path), options or ChainOptions(), seed, progress or Progress())
+    chosen = options or ChainOptions()
+    return _run(
+        ChainInput(Path(image_path), matches), Path(output_path), chosen, seed, progress or Progress()
+    )
 
 
 def triangulate(
     reference_path: Path | str,
     image_path: Path | str,
     output_path: Path | str,
+    matches: MatchInput = MatchInput(),
     *,
-    database_path: Path | str | None = None,
-    features_path: Path | str | None = None,
-    matches_path: Path | str | None = None,
-    pairs_path: Path | str | None = None,
     options: TriangulationChainOptions | None = None,
     seed: int = 0,
     progress: Progress | None = None,
@@ -116,135 +105,30 @@ def triangulate(
     These stay as they are, unless the options of bundle adjustment say otherwise. Images without a pose are
     an error, unless they are to be skipped. All else is as in `reconstruct`.
     """
-    paths = map(_path, (database_path, features_path, matches_path, pairs_path, reference_path))
-    source = Source(Path(image_path), *paths)
+    given = ChainInput(Path(image_path), matches, Path(reference_path))
     chosen = options or TriangulationChainOptions()
-    return _run(source, Path(output_path), chosen, seed, progress or Progress())
+    return _run(given, Path(output_path), chosen, seed, progress or Progress())
 
 
-def _run(source: Source, folder: Path, options: ChainOptions, seed: int, progress: Progress) -> Reconstructed:
-    source.check()
+def _run(
+    given: ChainInput, folder: Path, options: ChainOptions, seed: int, progress: Progress
+) -> Reconstructed:
+    given.check()
     colmap.check_options(options)
-    reference = None if source.reference_path is None else read_reference(source.reference_path)
-    given = {name: path and str(path.resolve()) for name, path in asdict(source).items() if path}
-    names = find_images(source.image_path)
+    reference = None if given.reference_path is None else read_reference(given.reference_path)
+    names = find_images(given.image_path)
     if reference is not None:
         skip = options.reconstruction.skip_images_without_pose
-        names = reference_images(reference, source.reference_path or Path(), names, skip)
-    with Steps(folder, given, options.reconstruction.overwrite) as steps:
-        chain = Chain(source, folder, options, seed, progress, steps)
-        _make_database(chain, names, reference)
+        names = reference_images(reference, given.reference_path or Path(), names, skip)
+    paths = {name: str(path.resolve()) for name, path in given.paths.items()}
+    with Steps(folder, paths, options.reconstruction.overwrite) as steps:
+        chain = Chain(given, folder, options, seed, progress, steps)
+        make_database(chain, names, reference)
         database = _refine_keypoints(chain)
         _map(chain, database)
         _adjust(chain, database)
         report = _report(chain, database)
     return Reconstructed(folder / "model", folder / "sparse", database, report, chain.done)
-
-
-def _make_database(chain: Chain, names: list[str], reference: pycolmap.Reconstruction | None) -> None:
-    """Features, matches and their verification, from wherever they come."""
-    source, options, database = chain.source, chain.options, chain.folder / "database.db"
-    extraction = (options.image_reader, options.feature_extraction, options.sift_extraction)
-    matcher = options.reconstruction.matcher
-    matching = (
-        options.feature_matching,
-        options.sift_matching,
-        options.two_view_geometry,
-        getattr(options, f"{matcher}_matching"),
-    )
-    files = {name: chain.steps.hash_of(source.image_path / name) for name in names}
-    for path in (source.database_path, source.features_path, source.matches_path, source.pairs_path):
-        if path is not None:
-            files[str(path)] = chain.steps.hash_of(path)
-    if source.reference_path is not None:
-        for path in sorted(source.reference_path.glob("*.*")):
-            files[str(path)] = chain.steps.hash_of(path)
-    inputs = {"files": files, "seed": chain.seed}
-
-    def new_database() -> None:
-        colmap.remove(database)
-        pycolmap.Database.open(database).close()
-        if reference is not None:
-            write_reference(reference, database)
-
-    def extract_features(names: list[str]) -> dict[str, Any]:
-        arguments = (database, source.image_path, names, options, chain.seed)
-        with chain.progress.phase("extract", len(names)) as update:
-            return chain.colmap("extracting features", colmap.extract_features, *arguments, update=update)
-
-    def match_images(num_images: int) -> dict[str, Any]:
-        with chain.progress.phase("match", colmap.matching_parts(options, num_images)) as update:
-            return chain.colmap("matching", colmap.match_images, database, options, chain.seed, update=update)
-
-    def extract(resume: bool) -> Mapping[str, Any]:
-        if not resume or not database.is_file():
-            new_database()
-        skip = options.reconstruction.skip_unreadable_images
-        with chain.progress.phase("check images", len(names)) as update:
-            readable = readable_images(source.image_path, names, skip, update)
-        return extract_features(readable)
-
-    def match(resume: bool) -> Mapping[str, Any]:
-        if not resume:
-            colmap.clear_matches(database)
-        return _checked(match_images(chain.figures["features"]["images"]))
-
-    def complete_database(resume: bool) -> Mapping[str, Any]:
-        assert source.database_path is not None
-        with tempfile.TemporaryDirectory(prefix=".pixcli-", dir=chain.folder) as temporary:
-            copied = Path(temporary) / "database.db"
-            copy_database(source.database_path, copied)
-            counts = colmap.match_counts(copied)
-            is_matched = counts["matches"] > 0 or counts["verified_pairs"] > 0
-            if is_matched or not resume or not database.is_file():
-                new_database()
-                if reference is None:
-                    copied.replace(database)
-                else:
-                    copy_features(copied, database)
-        stored, lacking = colmap.images_without_features(database)
-        figures: dict[str, Any] = {"images": len(stored or names)}
-        if lacking or not stored:
-            figures = extract_features(stored or names)
-        if lacking or not is_matched:
-            counts = match_images(figures["images"])
-        elif counts["verified_pairs"] == 0:
-            with chain.progress.phase("verify"):
-                counts = chain.colmap(
-                    "verifying", colmap.verify_matches, database, options.two_view_geometry, chain.seed
-                )
-        return {**figures, **_checked(counts)}
-
-    def from_hloc(resume: bool) -> Mapping[str, Any]:
-        assert source.features_path is not None
-        assert source.matches_path is not None
-        new_database()
-        with chain.progress.phase("import"):
-            figures = chain.colmap(
-                "importing features",
-                import_features,
-                database,
-                source.image_path,
-                names,
-                source.features_path,
-                source.matches_path,
-                source.pairs_path,
-                options,
-                chain.seed,
-                reference is not None,
-            )
-        return _checked(figures)
-
-    if source.features_path is not None:
-        groups = (options.image_reader, options.two_view_geometry)
-        chain.step("import", groups, [database], from_hloc, **inputs)
-    elif source.database_path is not None:
-        chain.step(
-            "database", (*extraction, *matching), [database], complete_database, **inputs, matcher=matcher
-        )
-    else:
-        chain.step("features", extraction, [database], extract, **inputs)
-        chain.step("matches", matching, [database], match, matcher=matcher)
 
 
 def _refine_keypoints(chain: Chain) -> Path:
@@ -257,26 +141,33 @@ def _refine_keypoints(chain: Chain) -> Path:
 
     def refine(resume: bool) -> Mapping[str, Any]:
         with replacing(refined) as temporary:
-            refinement = refine_keypoints(
+            refinement = refine_database(
                 raw,
-                chain.source.image_path,
+                chain.input.image_path,
                 temporary,
-                chain.features("keypoints"),
-                options.interpolation,
-                options.keypoint_adjustment,
+                FeatureRefinerOptions(
+                    options.keypoint_adjustment, chain.features("keypoints"), options.interpolation
+                ),
+                options.two_view_geometry,
+                files=RefinerFiles(scores_path=chain.input.matches.matches_path),
                 seed=chain.seed,
                 progress=chain.phases(),
             )
         return refinement.contents()
 
-    groups = (options.keypoint_adjustment, options.dense_features, options.interpolation)
+    groups = (
+        options.keypoint_adjustment,
+        options.dense_features,
+        options.interpolation,
+        options.two_view_geometry,
+    )
     chain.step("keypoints", groups, [refined], refine)
     return refined
 
 
 def _map(chain: Chain, database: Path) -> None:
     options, sparse = chain.options, chain.folder / "sparse"
-    images = chain.source.image_path
+    images = chain.input.image_path
 
     def map_images(resume: bool) -> Mapping[str, Any]:
         num_images = next(
@@ -289,11 +180,11 @@ def _map(chain: Chain, database: Path) -> None:
             return chain.colmap("mapping", colmap.map_images, *given, update=update)
 
     def triangulate_points(resume: bool) -> Mapping[str, Any]:
-        given = (chain.source.reference_path, database, images, sparse, options, chain.seed)
+        given = (chain.input.reference_path, database, images, sparse, options, chain.seed)
         with chain.progress.phase("triangulate"):
             return chain.colmap("triangulating", colmap.triangulate, *given)
 
-    if chain.source.reference_path is not None:
+    if chain.input.reference_path is not None:
         chain.step("triangulation", [options.mapper], [sparse], triangulate_points)
         return
     mapper = options.reconstruction.mapper
@@ -315,7 +206,7 @@ def _adjust(chain: Chain, database: Path) -> None:
             dense_features=chain.features("adjustment"),
         )
         files = ModelFiles(
-            chain.folder / "sparse" / "0", model, chain.source.image_path, database_path=database
+            chain.folder / "sparse" / "0", model, chain.input.image_path, database_path=database
         )
         refined = refine_model(files, chosen, chain.phases())
         return {**refined.contents(), **colmap.model_figures(refined.reconstruction)}
@@ -340,12 +231,12 @@ def _report(chain: Chain, database: Path) -> Mapping[str, Any]:
 
     def make(resume: bool) -> Mapping[str, Any]:
         with chain.progress.phase("report"):
-            return make_report(chain.folder, chain.source.image_path, database, draw)
+            return make_report(chain.folder, chain.input.image_path, database, draw)
 
     chain.step("report", [], [pictures] if draw else [], make, pictures=draw)
-    command = "reconstructor" if chain.source.reference_path is None else "triangulator"
+    command = "reconstructor" if chain.input.reference_path is None else "triangulator"
     report = {
-        "source": asdict(chain.source),
+        "source": chain.input.paths,
         "options": {group.group: asdict(group) for group in _groups(chain.options)},
         "seed": chain.seed,
         "steps": chain.figures,
@@ -357,17 +248,3 @@ def _report(chain: Chain, database: Path) -> Mapping[str, Any]:
 
 def _groups(options: ChainOptions) -> list[OptionGroup]:
     return list(vars(options).values())
-
-
-def _checked(counts: dict[str, int]) -> Mapping[str, int]:
-    if counts["verified_pairs"] == 0:
-        raise UserError(
-            f"no pair of images has verified matches ({counts['pairs']} pairs have {counts['matches']} raw "
-            "ones): do the images show the same scene? Another --matcher or a lower "
-            "--TwoViewGeometry.min_num_inliers may find some"
-        )
-    return counts
-
-
-def _path(path: Path | str | None) -> Path | None:
-    return None if path is None else Path(path)

@@ -9,7 +9,8 @@ import numpy as np
 import numpy.typing as npt
 
 from pixcli.evaluation.epipolar import pair_residuals
-from pixcli.io.database import MatchGraph, read_match_graph
+from pixcli.geometry.match_graph import MatchGraph
+from pixcli.io.database import read_match_graph
 from pixcli.reconstruction import pictures
 from pixcli.reconstruction.colmap_steps import put_folder, remove
 

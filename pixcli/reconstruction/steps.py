@@ -12,10 +12,10 @@ from types import TracebackType
 from typing import Any
 
 import pixcli
+from pixcli.adapters.isolation import clear_leftovers
 from pixcli.errors import UserError
 from pixcli.io.files import replacing
 from pixcli.io.report import plain
-from pixcli.reconstruction.isolation import clear_leftovers
 from pixcli.system import lock, open_folder, peak_memory_mb
 
 import pycolmap

@@ -14,7 +14,7 @@ from pixcli.errors import UserError
 from pixcli.features.model import FeatureModel
 from pixcli.features.registry import model_identity
 from pixcli.features.tiling import halo
-from pixcli.io.database import MatchGraph
+from pixcli.geometry.match_graph import MatchGraph
 from pixcli.io.images import image_hash
 from pixcli.io.patch_store import Contents, Items, Patches, PatchStore
 from pixcli.options import DenseFeaturesOptions, InterpolationOptions

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
 from pixcli.errors import UserError
-from pixcli.io.database import MatchGraph
+from pixcli.geometry.match_graph import MatchGraph
 
 import pycolmap
 

@@ -21,6 +21,7 @@ from pathlib import Path
 import numpy as np
 
 import pixcli
+from pixcli.adapters.match_input import MatchInput
 from pixcli.errors import UserError
 from pixcli.io.hloc import Features, read_pairs, read_queries, write_features, write_matches, write_pairs
 from pixcli.io.models import read_model
@@ -99,9 +100,7 @@ def main() -> None:
         reference,
         images,
         args.outputs / "map",
-        features_path=features,
-        matches_path=matches,
-        pairs_path=map_list,
+        MatchInput(None, features, matches, map_list),
         options=options,
     )
     files = QueryFiles(None, None, queries, features, matches, query_list)

@@ -17,7 +17,8 @@ from typing import Any
 import numpy as np
 from common import CACHE, Bench, arguments, folder_from
 
-from pixcli.io.database import MatchGraph, read_match_graph
+from pixcli.geometry.match_graph import MatchGraph
+from pixcli.io.database import read_match_graph
 from pixcli.options import KeypointAdjustmentOptions, SyntheticOptions
 from pixcli.synthetic.baseline import build_database
 from pixcli.synthetic.dataset import generate_dataset

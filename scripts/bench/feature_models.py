@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 from common import CACHE, Bench, arguments, folder_from
 
-from pixcli.io.database import MatchGraph
+from pixcli.geometry.match_graph import MatchGraph
 from pixcli.keypoint_adjustment.alignment import AlignmentResult
 from pixcli.keypoint_adjustment.refine import Plan, move_keypoints, plan_refinement
 from pixcli.options import (

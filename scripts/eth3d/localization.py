@@ -26,6 +26,7 @@ from common import (
 )
 
 import pixcli
+from pixcli.adapters.match_input import MatchInput
 from pixcli.errors import UserError
 from pixcli.evaluation.poses import area_under_curve
 from pixcli.io.hloc import MatchFile, write_pairs
@@ -88,7 +89,7 @@ def main() -> None:
                 out.mkdir(parents=True, exist_ok=True)
                 mapped = without(reference, held_out, out / "poses")
                 images = args.data / scene / "images"
-                result = pixcli.triangulate(mapped, images, out / "map", **files, options=options)
+                result = pixcli.triangulate(mapped, images, out / "map", MatchInput(**files), options=options)
                 given = query_files(truth, query, held_out, out / "query", files)
                 pose = localized(result.model_path, images, out, given, query, values)
                 found.append(error(truth, query, pose))

@@ -16,6 +16,7 @@ from common import arguments, calibration, hloc_files, print_table, scenes_of, v
 from multi_view_evaluation import TOLERANCES, Scores, by_program, evaluate, read_scans
 
 import pixcli
+from pixcli.adapters.match_input import MatchInput
 from pixcli.errors import UserError
 from pixcli.options import TriangulationChainOptions
 from pixcli.options.fields import build_all
@@ -31,10 +32,10 @@ def main() -> None:
         scores: list[Scores] = []
         for scene in scenes_of(args):
             folder, reference = args.data / scene, calibration(args.data / scene)
-            files = hloc_files(args, scene, method)
+            matches = MatchInput(**hloc_files(args, scene, method))
             out = args.outputs / "triangulation" / scene / f"{method}_{args.tag}"
             out.parent.mkdir(parents=True, exist_ok=True)
-            result = pixcli.triangulate(reference, folder / "images", out, **files, options=options)
+            result = pixcli.triangulate(reference, folder / "images", out, matches, options=options)
             points = np.array([point.xyz for point in result.model().points3D.values()])
             alignment = folder / "dslr_scan_eval" / "scan_alignment.mlp"
             score = (

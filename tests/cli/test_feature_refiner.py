@@ -12,8 +12,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from pixcli.geometry.match_graph import MatchGraph
 from pixcli.io.covariance import read_covariances
-from pixcli.io.database import MatchGraph, read_match_graph
+from pixcli.io.database import read_match_graph
 from pixcli.sampling.status import Status
 from pixcli.synthetic.evaluation import keypoint_errors
 

@@ -7,8 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from pixcli.geometry.match_graph import MatchGraph
 from pixcli.io.appended_keypoints import AppendedKeypoints
-from pixcli.io.database import MatchGraph, read_match_graph
+from pixcli.io.database import read_match_graph
 from pixcli.io.refined_database import write_refined_database
 
 import pycolmap

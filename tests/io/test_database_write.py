@@ -15,8 +15,9 @@ import numpy as np
 import pytest
 
 from pixcli.errors import UserError
+from pixcli.geometry.match_graph import MatchGraph
 from pixcli.io import refined_database as module
-from pixcli.io.database import MatchGraph, read_match_graph
+from pixcli.io.database import read_match_graph
 from pixcli.io.refined_database import check_output_path, write_refined_database
 
 import pycolmap

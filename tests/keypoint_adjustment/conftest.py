@@ -7,7 +7,7 @@ import pytest
 from scipy.ndimage import gaussian_filter
 
 from pixcli import _core
-from pixcli.keypoint_adjustment.feature_distance import adjust_keypoints
+from pixcli.keypoint_adjustment.feature_distance import TrackProblem, adjust_keypoints
 from pixcli.options.interpolation import InterpolationOptions
 from pixcli.options.keypoint_adjustment import KeypointAdjustmentOptions
 
@@ -56,19 +56,9 @@ class Tracks:
     def patches(self):
         return SimpleNamespace(data=self.data, corners=self.corners, scales=self.scales)
 
-    def adjust(self, options=OPTIONS, interpolation=SAMPLING, levels=None, **other):
-        return adjust_keypoints(
-            self.xy,
-            self.track_ptr,
-            self.members,
-            self.edges,
-            self.weights,
-            levels or [(self.patches(), None)],
-            self.constant,
-            options,
-            interpolation,
-            **other,
-        )
+    def adjust(self, options=OPTIONS, interpolation=SAMPLING, levels=None, poll=None):
+        problem = TrackProblem(self.xy, self.track_ptr, self.members, self.edges, self.weights, self.constant)
+        return adjust_keypoints(problem, levels or [(self.patches(), None)], options, interpolation, poll)
 
     def solve(self, **options):
         """The native solver without its guard."""

@@ -8,7 +8,8 @@ import pytest
 from PIL import Image
 from scipy.ndimage import gaussian_filter, map_coordinates
 
-from pixcli.io.database import ImageRecord, MatchGraph, read_match_graph
+from pixcli.geometry.match_graph import ImageRecord, MatchGraph
+from pixcli.io.database import read_match_graph
 from pixcli.keypoint_adjustment import supports
 from pixcli.keypoint_adjustment.affine import AffineAlignment
 from pixcli.keypoint_adjustment.tracks import build_tracks

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from pixcli.io.database import ImageRecord, MatchGraph
+from pixcli.geometry.match_graph import ImageRecord, MatchGraph
 from pixcli.keypoint_adjustment.agreement import measure_agreement
 
 NUM_IMAGES, NUM_POINTS = 4, 150

@@ -9,7 +9,7 @@ from PIL import Image
 from scipy.ndimage import gaussian_filter, map_coordinates
 
 from pixcli.errors import UserError
-from pixcli.io.database import ImageRecord, MatchGraph
+from pixcli.geometry.match_graph import ImageRecord, MatchGraph
 from pixcli.keypoint_adjustment.affine import AffineAlignment
 from pixcli.keypoint_adjustment.tracks import build_tracks
 from pixcli.options import DenseFeaturesOptions, KeypointAdjustmentOptions

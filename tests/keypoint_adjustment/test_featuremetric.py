@@ -56,10 +56,10 @@ def test_correlated_channels_count_less(feature_tracks):
 def test_the_result_does_not_depend_on_threads(feature_tracks, options):
     tracks = feature_tracks(60, 3, seed=9, error=1.5)
     changed = replace(options, max_deviation=0.05)
-    first = tracks.adjust(changed, num_threads=1)
+    first = tracks.adjust(replace(changed, num_threads=1))
     assert len(np.unique(first.status)) > 2  # the guard was at work
     for num_threads in (2, 5):
-        other = tracks.adjust(changed, num_threads=num_threads)
+        other = tracks.adjust(replace(changed, num_threads=num_threads))
         for name in ("xy", "status", "covariance"):
             assert getattr(first, name).tobytes() == getattr(other, name).tobytes()
         assert first.cost_after == other.cost_after
@@ -226,7 +226,7 @@ def test_a_keypoint_outside_of_its_patch_is_left_out(feature_tracks):
     assert tracks.adjust().status[1] == Status.OUT_OF_IMAGE
 
 
-def test_a_poll_can_stop_it(feature_tracks):
+def test_a_poll_can_stop_it(feature_tracks, options):
     tracks = feature_tracks(4000, 2, channels=1)
     done = []
 
@@ -235,7 +235,7 @@ def test_a_poll_can_stop_it(feature_tracks):
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        tracks.adjust(poll=poll, num_threads=1)
+        tracks.adjust(replace(options, num_threads=1), poll=poll)
     assert len(done) == 1
     counts = []
     tracks.adjust(poll=counts.append)

@@ -19,8 +19,8 @@ import h5py
 import numpy as np
 import pytest
 
+from pixcli.adapters.hloc_import import one_to_one
 from pixcli.io.database import read_match_graph
-from pixcli.reconstruction.hloc_import import one_to_one
 
 import pycolmap
 

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
+from pixcli.adapters.isolation import isolated
 from pixcli.errors import UserError
 from pixcli.io.images import check_image
-from pixcli.reconstruction.isolation import isolated
 from pixcli.reconstruction.steps import Steps, difference
 
 import pycolmap

@@ -70,7 +70,7 @@ def isolated(
     with tempfile.TemporaryDirectory(prefix="pixcli-") as temporary:
         call, answer = Path(temporary) / "call", Path(temporary) / "answer"
         call.write_bytes(pickle.dumps((function, arguments)))
-        program = "from pixcli.reconstruction.isolation import _serve; _serve()"
+        program = "from pixcli.adapters.isolation import _serve; _serve()"
         process = subprocess.Popen(
             [sys.executable, "-P", "-c", program, str(call), str(answer)],
             stdin=subprocess.PIPE,

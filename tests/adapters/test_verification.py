@@ -5,7 +5,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-
 from pixcli.keypoint_adjustment.verification import verify_pairs
 
 import pycolmap

@@ -1,19 +1,23 @@
-"""Two-view geometries of image pairs whose keypoints moved, estimated again as COLMAP estimates them."""
+"""Two-view geometries in databases, estimated by COLMAP: of new matches, and again of moved keypoints."""
 
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from copy import copy
 from dataclasses import dataclass
 from os import cpu_count
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-import pycolmap
+from pixcli.errors import UserError
+from pixcli.io.hloc import write_pairs
+from pixcli.options.colmap import TwoViewGeometryOptions, applied
+from pixcli.progress import Update
 
-from ..errors import UserError
-from ..progress import Update
+import pycolmap
 
 _Data = tuple[Any, npt.NDArray[np.float64], Any, npt.NDArray[np.float64], npt.NDArray[np.uint32]]
 
@@ -44,27 +48,88 @@ class VerificationCounts:
     inliers_after: int = 0
 
 
+def geometry_options(options: TwoViewGeometryOptions, seed: int) -> pycolmap.TwoViewGeometryOptions:
+    """COLMAP's own object with the values of a group."""
+    geometry = applied(options, pycolmap.TwoViewGeometryOptions())
+    geometry.ransac.random_seed = seed
+    return geometry
+
+
+def verify_matches(database_path: Path, options: TwoViewGeometryOptions, seed: int) -> dict[str, int]:
+    """Verify all raw matches of a database; counts as of match_counts."""
+    with pycolmap.Database.open(database_path) as database:
+        names = {image.image_id: image.name for image in database.read_all_images()}
+        pairs = [
+            pycolmap.pair_id_to_image_pair(pair_id) for pair_id in sorted(database.read_num_matches()[0])
+        ]
+    with tempfile.TemporaryDirectory(prefix="pixcli-") as folder:
+        listed = Path(folder) / "pairs.txt"
+        write_pairs(listed, [(names[a], names[b]) for a, b in pairs])
+        pycolmap.set_random_seed(seed)
+        pycolmap.verify_matches(database_path, listed, geometry_options(options, seed))
+    return match_counts(database_path)
+
+
+def match_counts(database_path: Path) -> dict[str, int]:
+    """How many pairs of a database have matches and verified ones, and how many these are."""
+    with pycolmap.Database.open(database_path) as database:
+        _, inliers = database.read_two_view_geometry_num_inliers()
+        inliers = [count for count in inliers if count > 0]
+        return {
+            "pairs": database.num_matched_image_pairs(),
+            "verified_pairs": len(inliers),
+            "matches": database.num_matches(),
+            "inlier_matches": sum(inliers),
+        }
+
+
 def verify_pairs(
     database: pycolmap.Database,
     pairs: Sequence[tuple[int, int]],
+    options: TwoViewGeometryOptions | None = None,
     *,
-    max_error: float = 4.0,
     seed: int = 0,
     num_threads: int = -1,
     update: Update | None = None,
 ) -> VerificationCounts:
     """Re-estimate the geometries of pairs (image ids, smaller first) from the keypoints now in the database.
 
-    Candidates are the raw matches and, since guided matching adds to them, the stored inliers. Defaults are
-    COLMAP's; max_error is in pixels. Every pair has its own random numbers, so that results depend neither on
-    the number of threads nor on what else is verified. update is called with the number of pairs done so far.
+    Candidates are the raw matches and, since guided matching adds to them, the stored inliers. Every pair has
+    its own random numbers, so that results depend neither on the number of threads nor on what else is
+    verified. update is called with the number of pairs done so far.
     """
+    geometry = geometry_options(options or TwoViewGeometryOptions(), seed)
+    read = _candidate_reader(database)
+    counts = VerificationCounts()
+    workers = num_threads if num_threads > 0 else cpu_count() or 1
+    # The database is used by this thread alone; a few pairs at a time bound the memory.
+    with ThreadPoolExecutor(workers) as executor:
+        for start in range(0, len(pairs), 8 * workers):
+            batch = pairs[start : start + 8 * workers]
+            jobs = [read(pair) for pair in batch]
+            results = executor.map(lambda job: job[1] and _estimate(job[1], job[0], geometry), jobs)
+            for pair, (stored, _), estimated in zip(batch, jobs, results, strict=True):
+                if estimated is None:
+                    counts.left_alone += 1
+                elif len(estimated.inlier_matches) == 0:
+                    counts.lost += 1
+                else:
+                    database.update_two_view_geometry(*pair, estimated)
+                    counts.updated += 1
+                    counts.inliers_before += len(stored.inlier_matches)
+                    counts.inliers_after += len(estimated.inlier_matches)
+            if update:
+                update(start + len(batch))
+    return counts
+
+
+def _candidate_reader(
+    database: pycolmap.Database,
+) -> Callable[[tuple[int, int]], tuple[Any, _Data | None]]:
+    """Reads the stored geometry of a pair and, if it is to be estimated again, from what."""
     cameras = {camera.camera_id: camera for camera in database.read_all_cameras()}
     camera_of = {image.image_id: cameras[image.camera_id] for image in database.read_all_images()}
     points: dict[int, npt.NDArray[np.float32]] = {}
-    options = pycolmap.TwoViewGeometryOptions()
-    options.ransac.max_error = max_error
-    options.ransac.random_seed = seed
 
     def xy(image_id: int) -> npt.NDArray[np.float64]:
         if image_id not in points:
@@ -72,7 +137,6 @@ def verify_pairs(
         return points[image_id].astype(np.float64)
 
     def read(pair: tuple[int, int]) -> tuple[Any, _Data | None]:
-        """The stored geometry and, if it is to be estimated again, from what."""
         stored = database.read_two_view_geometry(*pair) if database.exists_two_view_geometry(*pair) else None
         if stored is None or stored.config in _LEFT_ALONE:
             return stored, None
@@ -88,30 +152,7 @@ def verify_pairs(
         camera1, camera2 = stored.camera1 or camera_of[pair[0]], stored.camera2 or camera_of[pair[1]]
         return stored, (camera1, xy1, camera2, xy2, matches)
 
-    def estimate(job: tuple[Any, _Data | None]) -> Any:
-        stored, data = job
-        return data and _estimate(data, stored, options)
-
-    counts = VerificationCounts()
-    workers = num_threads if num_threads > 0 else cpu_count() or 1
-    # The database is used by this thread alone; a few pairs at a time bound the memory.
-    with ThreadPoolExecutor(workers) as executor:
-        for start in range(0, len(pairs), 8 * workers):
-            batch = pairs[start : start + 8 * workers]
-            jobs = [read(pair) for pair in batch]
-            for pair, (stored, _), estimated in zip(batch, jobs, executor.map(estimate, jobs), strict=True):
-                if estimated is None:
-                    counts.left_alone += 1
-                elif len(estimated.inlier_matches) == 0:
-                    counts.lost += 1
-                else:
-                    database.update_two_view_geometry(*pair, estimated)
-                    counts.updated += 1
-                    counts.inliers_before += len(stored.inlier_matches)
-                    counts.inliers_after += len(estimated.inlier_matches)
-            if update:
-                update(start + len(batch))
-    return counts
+    return read
 
 
 def _candidates(
