@@ -1,8 +1,9 @@
 """Refinement of a COLMAP model, from reading it to writing it."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +28,8 @@ from pixcli.bundle_adjustment.result import Adjustment
 from pixcli.bundle_adjustment.surface_rounds import SurfaceAdjustment, adjust_by_surfaces
 from pixcli.bundle_adjustment.track_revision import TrackRevision, revise_tracks
 from pixcli.calibration.calibrate import Ladders, cameras_to_calibrate, ladders_of
+from pixcli.calibration.diagnosis import Cause, find_causes
+from pixcli.calibration.priors import FocalPrior
 from pixcli.calibration.report import Calibration, calibrations
 from pixcli.errors import UserError
 from pixcli.geometry.observations import Observations, read_observations, reprojection_errors
@@ -213,6 +216,9 @@ def refine_model(
         with progress.phase("calibrate"):
             covariances = camera_covariances(model, judged, accepted, adjustment, constants)
             lenses = calibrations(model, part.lenses, covariances, constants.lenses)
+    with progress.phase("diagnose"):
+        explain = partial(explain_fields, model, judged, accepted, adjustment, ceres, constants)
+        fields = residual_fields(model, judged, accepted, explain)
     database = None
     with progress.phase("write"), writing_model(output_path) as folder:
         write_model(folder, model, options.output_type)
@@ -241,7 +247,7 @@ def refine_model(
         images=costs,
         changes=changes_between(before, model),
         calibrations=lenses,
-        residual_fields=residual_fields(model, judged, accepted),
+        residual_fields=fields,
         phases=progress.phases,
     )
 
@@ -296,6 +302,32 @@ def _adjust(
         given=references,
         with_residuals=with_residuals,
     )
+
+
+def explain_fields(
+    model: pycolmap.Reconstruction,
+    observations: Observations,
+    accepted: NDArray[np.bool_],
+    adjustment: BundleAdjustmentOptions,
+    ceres: BundleAdjustmentCeresOptions,
+    constants: Constants,
+    following: Mapping[int, str | None],
+) -> dict[int, Cause]:
+    """What explains the residual fields of cameras, of those whose lens was not searched for."""
+    asked = {k: name for k, name in following.items() if k not in constants.lenses}
+    if not asked:
+        return {}
+    still = constants.cameras - asked.keys()
+    cameras = {k: camera for k, camera in model.cameras.items() if not camera.is_spherical()}
+    priors = {k: FocalPrior.of(camera) for k, camera in cameras.items() if k not in still}
+    released = replace(constants, cameras=still, lenses=priors)
+    every = {f"refine_{part}": True for part in ("focal_length", "principal_point", "extra_params")}
+    as_it_was = partial(adjust_geometrically, options=adjustment, ceres=ceres, constants=constants)
+    free = partial(
+        adjust_geometrically, options=replace(adjustment, **every), ceres=ceres, constants=released
+    )
+    scales = FIRST_SCALES[-1:]
+    return find_causes(model, observations, accepted, asked, as_it_was, free, scales)
 
 
 def _covariance(

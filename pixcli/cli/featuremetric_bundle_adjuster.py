@@ -5,9 +5,11 @@ from dataclasses import asdict
 from pathlib import Path
 
 from pixcli.bundle_adjustment.adjust import refine_model
+from pixcli.bundle_adjustment.residual_field import ResidualField
 from pixcli.bundle_adjustment.residual_figure import draw_residual_fields
 from pixcli.bundle_adjustment.result import Adjustment
 from pixcli.bundle_adjustment.surface_rounds import SurfaceRound
+from pixcli.calibration.report import Calibration, Parameter
 from pixcli.cli.params import command
 from pixcli.cli.terminal import print_table
 from pixcli.errors import UserError
@@ -16,6 +18,7 @@ from pixcli.io.report import write_figure, write_report
 from pixcli.options import (
     BundleAdjustmentCeresOptions,
     BundleAdjustmentOptions,
+    CalibrationOptions,
     DenseFeaturesOptions,
     FeaturemetricBundleAdjustmentOptions,
     InterpolationOptions,
@@ -47,6 +50,7 @@ def featuremetric_bundle_adjuster(
     options: FeaturemetricBundleAdjustmentOptions,
     adjustment: BundleAdjustmentOptions,
     ceres: BundleAdjustmentCeresOptions,
+    calibration: CalibrationOptions,
     tracks: TrackOptions,
     pose_priors: PosePriorOptions,
     features: DenseFeaturesOptions,
@@ -98,6 +102,7 @@ def featuremetric_bundle_adjuster(
         interpolation,
         adjustment,
         ceres,
+        calibration=calibration,
         tracks=tracks,
         pose_priors=pose_priors,
         database_path=database_path,
@@ -112,7 +117,7 @@ def featuremetric_bundle_adjuster(
         progress=progress,
     )
     if report_path is not None and figure_path is not None:
-        used = (options, adjustment, ceres, tracks, pose_priors, features, interpolation)
+        used = (options, adjustment, ceres, calibration, tracks, pose_priors, features, interpolation)
         groups = {group.group: asdict(group) for group in used}
         write_report(report_path, "featuremetric_bundle_adjuster", {"options": groups, **refined.contents()})
         write_figure(figure_path, draw_residual_fields(refined.residual_fields))
@@ -163,6 +168,8 @@ def _print_summary(refined: Adjustment) -> None:
     )
     if refined.rounds:
         _print_rounds(refined.rounds)
+    for calibration in refined.calibrations:
+        _print_calibration(calibration)
     if refined.residual_fields:
         _print_cameras(refined)
     print_table(
@@ -187,6 +194,31 @@ def _print_rounds(rounds: Sequence[SurfaceRound]) -> None:
     print_table("Rounds", ["", *(f"round {k + 1}" for k in range(len(rounds)))], lines)
 
 
+def _print_calibration(calibration: Calibration) -> None:
+    """The camera models that were tried, then the lenses, each parameter with its standard deviation."""
+    if len(calibration.candidates) > 1:
+        print_table(
+            f"Camera models for {calibration.before}",
+            ["", "held-out residual, median (pixels)", "ahead of the chosen (standard errors)", ""],
+            [
+                (c.model, f"{c.held_out:.4f}", f"{c.ahead:+.1f}", "chosen" if c.chosen else "")
+                for c in calibration.candidates
+            ],
+        )
+    lenses = calibration.lenses[:_MOST_CAMERAS]
+    parameters = zip(*(lens.parameters for lens in lenses), strict=True)
+    print_table(
+        f"Lenses, {calibration.model}: the first {len(lenses)} of {len(calibration.lenses)}",
+        ["", *(f"camera {lens.camera}" for lens in lenses)],
+        [(row[0].name, *map(_with_deviation, row)) for row in parameters],
+    )
+
+
+def _with_deviation(parameter: Parameter) -> str:
+    known = "" if parameter.deviation is None else f" ± {parameter.deviation:.1g}"
+    return f"{parameter.value:.6g}{known}" + ("" if parameter.determined else " (not determined)")
+
+
 def _print_cameras(refined: Adjustment) -> None:
     """The cameras whose residuals are most systematic."""
     worst = sorted(refined.residual_fields, key=lambda field: -field.systematic)[:_MOST_CAMERAS]
@@ -202,11 +234,17 @@ def _print_cameras(refined: Adjustment) -> None:
                 f"{field.noise:.3f}",
                 f"{field.systematic:.3f}",
                 focal.get(field.camera, ""),
-                f"too simple, try {field.next_model}" if field.too_simple else "fits",
+                _verdict(field),
             )
             for field in worst
         ],
     )
+
+
+def _verdict(field: ResidualField) -> str:
+    found = ["parameters held"] if field.held else []
+    found += [f"too simple, try {field.next_model}"] if field.too_simple else []
+    return ", ".join(found) or ("unexplained" if field.significant else "fits")
 
 
 def _before_after(pair: tuple[float, float]) -> tuple[str, str]:

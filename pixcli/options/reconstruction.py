@@ -10,6 +10,7 @@ from pixcli.options.bundle_adjustment import (
     PosePriorOptions,
     TrackOptions,
 )
+from pixcli.options.calibration import CalibrationOptions
 from pixcli.options.colmap import (
     ExhaustiveMatchingOptions,
     FeatureExtractionOptions,
@@ -86,6 +87,7 @@ class ChainOptions:
     bundle_adjustment_ceres: BundleAdjustmentCeresOptions = field(
         default_factory=BundleAdjustmentCeresOptions
     )
+    calibration: CalibrationOptions = field(default_factory=CalibrationOptions)
     tracks: TrackOptions = field(default_factory=TrackOptions)
     pose_priors: PosePriorOptions = field(default_factory=PosePriorOptions)
     dense_features: DenseFeaturesOptions = field(default_factory=DenseFeaturesOptions)
