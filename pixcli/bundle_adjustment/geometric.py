@@ -53,8 +53,8 @@ def camera_covariances(
 ) -> dict[int, NDArray[np.float64]]:
     """(k, k) covariances of the parameters of calibrated cameras, as far as residuals tell.
 
-    Of the problem that adjust_geometrically() solves last, priors of lenses included. Cameras that it does not
-    determine are missing.
+    Of the problem that adjust_geometrically() solves last, priors of lenses included. Cameras that it does
+    not determine are missing.
 
     Args:
         accepted: (n,) observations that say how large residuals are.
@@ -72,8 +72,12 @@ def camera_covariances(
     weight = 1 / (1 + squares / scale**2)
     slope = np.maximum(weight - 2 * squares / scale**2 * weight**2, 0)
     variance = (squares * weight**2).mean() / (weight + slope).mean()
-    found = {k: covariance.get_other_params_cov(model.cameras[k].params) for k in _calibrated(model, constants)}
-    return {k: variance * np.asarray(value) for k, value in found.items() if value is not None}
+    result = {}
+    for camera_id in _calibrated(model, constants):
+        found = covariance.get_other_params_cov(model.cameras[camera_id].params)
+        if found is not None:
+            result[camera_id] = variance * np.asarray(found)
+    return result
 
 
 def _calibrated(model: pycolmap.Reconstruction, constants: Constants) -> list[int]:

@@ -120,8 +120,8 @@ def adjust_by_surfaces(
     rounds: int,
     complete_tracks: bool,
     keep_completed: bool,
-    ladders: Ladders,
-    sharing: bool,
+    ladders: Ladders | None = None,
+    sharing: bool = False,
     progress: Progress,
 ) -> SurfaceAdjustment:
     """Refine a model in place: its cameras, poses and points, and the 2D points of its observations.
@@ -130,7 +130,8 @@ def adjust_by_surfaces(
         images: the registered images, by ascending id.
         complete_tracks: in the last round, measure points also in images that have no observation of them.
         keep_completed: leave these observations in the model, as additional 2D points.
-        ladders: of the cameras to calibrate, before anything is measured and again with what was measured.
+        ladders: of the cameras to calibrate, before anything is measured and again with what was measured;
+            none are calibrated without.
         sharing: whether those that agree become one.
     """
     observations = read_observations(model, options.min_track_length)

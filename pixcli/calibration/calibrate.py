@@ -34,8 +34,8 @@ Ladders = Mapping[int, Sequence[str]]
 
 
 Adjust = Callable[[pycolmap.Reconstruction, Sequence[float]], None]
-"""Refines poses, points and the lenses of the cameras to calibrate, principal points too, with Cauchy losses of
-these scales (pixels) and weak priors on the lenses."""
+"""Refines poses, points and the lenses of the cameras to calibrate, principal points too, with Cauchy losses
+of these scales (pixels) and weak priors on the lenses."""
 
 
 @dataclass(frozen=True)

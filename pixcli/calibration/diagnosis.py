@@ -15,7 +15,7 @@ from pixcli.geometry.observations import Observations
 
 @dataclass(frozen=True)
 class Cause:
-    """What would explain the residuals of a camera better, by held-out observations; neither: nothing tried."""
+    """What would explain the residuals of a camera better, by held-out observations; maybe neither."""
 
     held: bool
     """The same camera model with all its parameters free."""

@@ -152,7 +152,7 @@ def test_three_images_of_a_narrow_lens_leave_no_absurd_camera():
     for point in model.points3D.values():
         point.xyz = 0.1 * point.xyz
     observations = read_observations(model)
-    seen = project(model, observations) + np.random.default_rng(0).normal(0, 0.3, observations.xy.shape)
+    seen = project(model, observations) + np.random.default_rng(0).normal(0, 1, observations.xy.shape)
     for image_id, rows in observations.by_image.items():
         for place, xy in zip(observations.keypoints[rows].tolist(), seen[rows], strict=True):
             model.images[image_id].points2D[place].xy = xy

@@ -69,5 +69,5 @@ def test_camera_models_are_those_of_colmap():
 
 @pytest.mark.parametrize("values", [{"model": "OPNCV"}, {"candidates": "RADIAL,OPNCV"}])
 def test_an_unknown_camera_model_is_answered_with_the_nearest(values):
-    with pytest.raises(UserError, match="OPNCV is no camera model .* nearest: OPENCV"):
+    with pytest.raises(UserError, match=r"OPNCV is no camera model .* nearest: OPENCV"):
         build(CalibrationOptions, {f"Calibration.{key}": value for key, value in values.items()})
