@@ -56,8 +56,8 @@ class CalibrationOptions(OptionGroup):
     model: str = option(
         "auto",
         "auto: find the simplest of COLMAP's camera models that explains held-out measurements as well as "
-        "any, principal point included. keep: the model's own, as the other options refine it. Or the name of the "
-        "camera model to use.",
+        "any, principal point included. keep: the model's own, as the other options refine it. Or the name "
+        "of the camera model to use.",
         parse=_parse_model,
     )
     candidates: str = option(
