@@ -93,7 +93,7 @@ def ladders_of(
 
 
 def without_hopeless(ladders: Ladders, choices: Sequence[LensChoice]) -> Ladders:
-    """The models that are worth trying again with better observations."""
+    """The models worth trying again with better observations, and the own ones to compare with."""
     hopeless = {
         (camera_id, candidate.model)
         for choice in choices
@@ -101,7 +101,10 @@ def without_hopeless(ladders: Ladders, choices: Sequence[LensChoice]) -> Ladders
         for candidate in choice.candidates
         if candidate.ahead < _HOPELESS
     }
-    return {k: [name for name in names if (k, name) not in hopeless] for k, names in ladders.items()}
+    return {
+        k: [*names[:1], *(name for name in names[1:] if (k, name) not in hopeless)]
+        for k, names in ladders.items()
+    }
 
 
 def calibrate(
