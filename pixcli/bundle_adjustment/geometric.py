@@ -91,10 +91,12 @@ def camera_covariances(
     weight = 1 / (1 + squares / scale**2)
     slope = np.maximum(weight - 2 * squares / scale**2 * weight**2, 0)
     variance = (squares * weight**2).mean() / (weight + slope).mean()
-    found = {
-        k: covariance.get_other_params_cov(model.cameras[k].params) for k in _calibrated(model, constants)
-    }
-    return {k: variance * np.asarray(value) for k, value in found.items() if value is not None}
+    result = {}
+    for camera_id in _calibrated(model, constants):
+        found = covariance.get_other_params_cov(model.cameras[camera_id].params)
+        if found is not None:
+            result[camera_id] = variance * np.asarray(found)
+    return result
 
 
 def _calibrated(model: pycolmap.Reconstruction, constants: Constants) -> list[int]:

@@ -3,20 +3,26 @@
 import logging
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from pixcli.bundle_adjustment.changes import changes_between
 from pixcli.bundle_adjustment.feature_rounds import adjust_by_features
-from pixcli.bundle_adjustment.geometric import adjust_keypoints, camera_covariances, scales_down_to
+from pixcli.bundle_adjustment.field_causes import explain_fields
+from pixcli.bundle_adjustment.geometric import (
+    adjust_keypoints,
+    camera_covariances,
+    scales_down_to,
+)
 from pixcli.bundle_adjustment.guard import ImageCost, guard_reprojections, restore_points
 from pixcli.bundle_adjustment.inputs import check_observations, set_aside
 from pixcli.bundle_adjustment.model_covariance import ModelCovariance, check_covariance, model_covariance
 from pixcli.bundle_adjustment.model_result import ModelResult
 from pixcli.bundle_adjustment.priors import align_to_priors
 from pixcli.bundle_adjustment.problem import Constants
-from pixcli.bundle_adjustment.residual_field import residual_fields
+from pixcli.bundle_adjustment.residual_field import ResidualField, residual_fields
 from pixcli.bundle_adjustment.strategy import Adjustment, Strategy, Task
 from pixcli.bundle_adjustment.surface_rounds import adjust_by_surfaces
 from pixcli.bundle_adjustment.track_revision import TrackRevision, revise_tracks
@@ -211,7 +217,7 @@ def _result(
         images=costs,
         changes=changes_between(before, model),
         calibrations=_calibrations(task, last),
-        residual_fields=residual_fields(model, last.observations, last.accepted),
+        residual_fields=_residual_fields(task, last),
         phases=task.progress.phases,
     )
 
@@ -229,6 +235,14 @@ def _calibrations(task: Task, part: Adjustment) -> list[Calibration]:
             task.constants,
         )
         return calibrations(task.model, part.lenses, covariances, task.constants.lenses)
+
+
+def _residual_fields(task: Task, part: Adjustment) -> list[ResidualField]:
+    """What residuals leave in the cameras, and what would explain it."""
+    with task.progress.phase("diagnose"):
+        given = (task.model, part.observations, part.accepted)
+        explain = partial(explain_fields, *given, task.options, task.constants)
+        return residual_fields(*given, explain)
 
 
 def _median_residual(model: pycolmap.Reconstruction) -> float:

@@ -5,13 +5,14 @@ images of the camera alike, and no number of observations makes up for it.
 """
 
 import logging
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import chdtrc
 
+from pixcli.calibration.diagnosis import Cause
 from pixcli.geometry.observations import Observations, reprojection_errors
 
 import pycolmap
@@ -70,20 +71,32 @@ class ResidualField:
     """Root mean square length of the field in pixels, without what its standard errors explain."""
     p_value: float
     """How probable such a field is if the residuals average out everywhere."""
+    significant: bool
+    """The field is no chance, and large enough to matter."""
+    held: bool
+    """Parameters that are held would explain it, by held-out observations."""
     too_simple: bool
-    """The field is significant, and large enough to matter."""
+    """So would next_model, and better."""
     next_model: str | None
-    """The camera model of COLMAP to try then; None if there is no other of its kind."""
+    """The camera model of COLMAP that can follow more; None if there is no other of its kind."""
+
+
+Explain = Callable[[Mapping[int, str | None]], Mapping[int, Cause]]
+"""What explains the fields of cameras, given with their next model; see find_causes()."""
 
 
 def residual_fields(
-    model: pycolmap.Reconstruction, observations: Observations, accepted: NDArray[np.bool_]
+    model: pycolmap.Reconstruction,
+    observations: Observations,
+    accepted: NDArray[np.bool_],
+    explain: Explain | None = None,
 ) -> list[ResidualField]:
-    """The fields of the cameras that have accepted observations, by ascending id; the log names bad ones.
+    """The fields of the cameras that have accepted observations, by ascending id; the log explains bad ones.
 
     Args:
         observations: of the model; xy is what its projections are compared with.
         accepted: (n,) observations that count.
+        explain: asked only where fields are significant.
     """
     residual = -reprojection_errors(model, observations)
     counts = accepted & np.isfinite(residual).all(axis=1)
@@ -95,14 +108,35 @@ def residual_fields(
         _field(model.cameras[camera_id], images, observations, residual)
         for camera_id, images in sorted(by_camera.items())
     ]
-    for field in fields:
-        if field.too_simple:
-            following = f": map with {field.next_model} instead" if field.next_model else ""
-            log.warning(
-                "camera %d: residuals are systematic (%.3f pixels), %s is too simple for its lens%s",
-                *(field.camera, field.systematic, field.model, following),
-            )
+    doubtful = {field.camera: field.next_model for field in fields if field.significant}
+    if doubtful and explain is not None:
+        causes = explain(doubtful)
+        fields = [_explained(field, causes.get(field.camera)) for field in fields]
+        _warn(fields)
     return fields
+
+
+def _explained(field: ResidualField, cause: Cause | None) -> ResidualField:
+    if cause is None:
+        return field
+    return replace(field, held=cause.held, too_simple=cause.model is not None)
+
+
+def _warn(fields: Sequence[ResidualField]) -> None:
+    """One line for each reason, whatever the number of cameras."""
+    reasons = {
+        "parameters of their lenses are held that would explain it": [f for f in fields if f.held],
+        "their camera models are too simple": [f for f in fields if f.too_simple],
+    }
+    for reason, bad in reasons.items():
+        if bad:
+            worst = max(bad, key=lambda field: field.systematic)
+            models = sorted({f"{f.model}, try {f.next_model}" if f.too_simple else f.model for f in bad})
+            log.warning(
+                "residuals of %d of %d cameras are systematic (camera %d: %.3f pixels), and %s (%s): "
+                "see --Calibration.model auto",
+                *(len(bad), len(fields), worst.camera, worst.systematic, reason, "; ".join(models)),
+            )
 
 
 def _field(
@@ -142,7 +176,9 @@ def _field(
         standard_error=error.reshape(num_rows, num_columns, 2),
         systematic=systematic,
         p_value=p_value,
-        too_simple=p_value < _SIGNIFICANCE and systematic > _LEAST_SYSTEMATIC,
+        significant=p_value < _SIGNIFICANCE and systematic > _LEAST_SYSTEMATIC,
+        held=False,
+        too_simple=False,
         next_model=NEXT_MODEL.get(name),
     )
 

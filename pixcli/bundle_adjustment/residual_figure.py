@@ -48,9 +48,11 @@ def _panel(field: ResidualField) -> Image.Image:
     title = f"camera {field.camera}, {field.model}, {width} x {height}: {field.images} images, "
     draw.text((_MARGIN, 6), f"{title}{field.observations} observations", _TEXT, font)
     verdict = f"systematic {field.systematic:.3f} px, noise {field.noise:.3f} px"
+    if field.held:
+        verdict += ": explained by parameters that are held"
     if field.too_simple:
         verdict += ": lens model too simple" + (f", try {field.next_model}" if field.next_model else "")
-    draw.text((_MARGIN, 24), verdict, _RED if field.too_simple else _TEXT, font)
+    draw.text((_MARGIN, 24), verdict, _RED if field.significant else _TEXT, font)
     draw.rectangle((_MARGIN, _HEADER, _MARGIN + inner, _HEADER + round(height * scale)), outline=_FRAME)
     rows, columns = field.mean.shape[:2]
     cell = np.array([inner / columns, height * scale / rows])

@@ -74,7 +74,6 @@ def cameras_to_calibrate(
     if options.model == "keep":
         return {}
     if not (adjustment.refine_focal_length and adjustment.refine_extra_params):
-        log.info("lenses are kept: focal lengths or distortion are not refined")
         return {}
     used = {model.images[image_id].camera_id for image_id in model.reg_image_ids()}
     flat = {k for k in used if not model.cameras[k].is_spherical()}
@@ -95,7 +94,7 @@ def ladders_of(
 
 
 def without_hopeless(ladders: Ladders, choices: Sequence[LensChoice]) -> Ladders:
-    """The models that are worth trying again with better observations."""
+    """The models worth trying again with better observations, and the own ones to compare with."""
     hopeless = {
         (camera_id, candidate.model)
         for choice in choices
@@ -103,7 +102,10 @@ def without_hopeless(ladders: Ladders, choices: Sequence[LensChoice]) -> Ladders
         for candidate in choice.candidates
         if candidate.ahead < _HOPELESS
     }
-    return {k: [name for name in names if (k, name) not in hopeless] for k, names in ladders.items()}
+    return {
+        k: [*names[:1], *(name for name in names[1:] if (k, name) not in hopeless)]
+        for k, names in ladders.items()
+    }
 
 
 def calibrate(
@@ -124,10 +126,10 @@ def calibrate(
         scales: of the losses, in pixels; with the last one, candidates are compared.
     """
     groups = _groups(model, observations, ladders)
-    halves = _Halves(model, observations, measured)
+    halves = Halves(model, observations, measured)
     searches = _search(halves, groups, adjust, scales)
     for key, cameras in groups.items():
-        _become(model, cameras, searches[key].chosen)
+        become(model, cameras, searches[key].chosen)
     adjust(model, scales)
     return [
         LensChoice(
@@ -206,7 +208,7 @@ class _Half:
         return errors
 
 
-class _Halves:
+class Halves:
     """Both halves, and what their held-out observations have in common."""
 
     def __init__(self, model: pycolmap.Reconstruction, observations: Observations, measured: Bool) -> None:
@@ -230,14 +232,14 @@ class _Halves:
 
 
 def _search(
-    halves: _Halves, groups: Mapping[_Group, list[int]], adjust: Adjust, scales: Sequence[float]
+    halves: Halves, groups: Mapping[_Group, list[int]], adjust: Adjust, scales: Sequence[float]
 ) -> dict[_Group, Search]:
     searches = {key: Search(key[0]) for key in groups}
     remaining = scales
     while any(search.next is not None for search in searches.values()):
         for half in halves.halves:
             for key, cameras in groups.items():
-                _become(half.model, cameras, searches[key].next or searches[key].chosen)
+                become(half.model, cameras, searches[key].next or searches[key].chosen)
             adjust(half.model, remaining)
         remaining = scales[-1:]
         errors = halves.judge(scales[-1])
@@ -265,7 +267,7 @@ def _groups(
     return groups
 
 
-def _become(model: pycolmap.Reconstruction, cameras: Iterable[int], name: str) -> None:
+def become(model: pycolmap.Reconstruction, cameras: Iterable[int], name: str) -> None:
     """Give cameras this camera model, projecting as they did as far as it can; those that have it stay."""
     for camera_id in cameras:
         camera = model.cameras[camera_id]

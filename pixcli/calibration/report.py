@@ -66,8 +66,8 @@ def calibrations(
     """The report of a refined model; the log says it in a line for each group of cameras.
 
     Args:
-        covariances: (k, k) of the parameters of each camera as the residuals tell; they grow by what the
-            lenses of two halves of the points differ more than that.
+        covariances: (k, k) of the parameters of each camera as the residuals tell; they are enlarged where
+            the lenses of two halves of the points differ by more than that.
         lenses: what was known of the focal lengths.
     """
     reports = []

@@ -36,7 +36,7 @@ class Search:
     """The search for the simplest camera model that no other beats, one model at a time.
 
     The first model of the ladder is tried first, then the richest: where that is hardly ahead, there is
-    nothing to be found. Else the others follow, simple ones first, until the richest has no lead any more.
+    nothing to be found. Else the others follow, simple ones first, until no model leads the chosen one.
     """
 
     def __init__(self, ladder: Sequence[str]) -> None:

@@ -9,6 +9,7 @@ from pixcli.bundle_adjustment.model_result import ModelResult
 from pixcli.bundle_adjustment.residual_field import ResidualField
 from pixcli.bundle_adjustment.residual_figure import draw_residual_fields
 from pixcli.bundle_adjustment.strategy import SurfaceRound
+from pixcli.calibration.report import Calibration, Parameter
 from pixcli.cli.params import command
 from pixcli.cli.terminal import print_phases, print_table
 from pixcli.errors import UserError
@@ -137,6 +138,8 @@ def _print_summary(refined: ModelResult) -> None:
     )
     if refined.rounds:
         _print_rounds(refined.rounds)
+    for calibration in refined.calibrations:
+        _print_calibration(calibration)
     if refined.residual_fields:
         _print_cameras(refined)
     print_phases(refined.phases)
@@ -155,6 +158,31 @@ def _print_rounds(rounds: Sequence[SurfaceRound]) -> None:
         ("move of projections, median (pixels)", *(f"{r.moved:.4f}" for r in rounds)),
     ]
     print_table("Rounds", ["", *(f"round {k + 1}" for k in range(len(rounds)))], lines)
+
+
+def _print_calibration(calibration: Calibration) -> None:
+    """The camera models that were tried, then the lenses, each parameter with its standard deviation."""
+    if len(calibration.candidates) > 1:
+        print_table(
+            f"Camera models for {calibration.before}",
+            ["", "held-out residual, median (pixels)", "ahead of the chosen (standard errors)", ""],
+            [
+                (c.model, f"{c.held_out:.4f}", f"{c.ahead:+.1f}", "chosen" if c.chosen else "")
+                for c in calibration.candidates
+            ],
+        )
+    lenses = calibration.lenses[:_MOST_CAMERAS]
+    parameters = zip(*(lens.parameters for lens in lenses), strict=True)
+    print_table(
+        f"Lenses, {calibration.model}: the first {len(lenses)} of {len(calibration.lenses)}",
+        ["", *(f"camera {lens.camera}" for lens in lenses)],
+        [(row[0].name, *map(_with_deviation, row)) for row in parameters],
+    )
+
+
+def _with_deviation(parameter: Parameter) -> str:
+    known = "" if parameter.deviation is None else f" ± {parameter.deviation:.1g}"
+    return f"{parameter.value:.6g}{known}" + ("" if parameter.determined else " (not determined)")
 
 
 def _print_cameras(refined: ModelResult) -> None:
@@ -180,11 +208,9 @@ def _print_cameras(refined: ModelResult) -> None:
 
 
 def _verdict(field: ResidualField) -> str:
-    if not field.too_simple:
-        return "fits"
-    return (
-        f"too simple, try {field.next_model}" if field.next_model else "too simple, COLMAP has no richer one"
-    )
+    found = ["parameters held"] if field.held else []
+    found += [f"too simple, try {field.next_model}"] if field.too_simple else []
+    return ", ".join(found) or ("unexplained" if field.significant else "fits")
 
 
 def _before_after(pair: tuple[float, float]) -> tuple[str, str]:

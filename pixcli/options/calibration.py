@@ -55,20 +55,20 @@ class CalibrationOptions(OptionGroup):
 
     model: str = option(
         "auto",
-        "auto: the simplest of COLMAP's camera models that explains held-out measurements as well as any, "
-        "with a free principal point. keep: the model's own, as the other options refine it. Or the "
-        "camera model to use.",
+        "auto: find the simplest of COLMAP's camera models that explains held-out measurements as well as "
+        "any, principal point included. keep: the model's own, as the other options refine it. Or the name "
+        "of the camera model to use.",
         parse=_parse_model,
     )
     candidates: str = option(
         "all",
-        "Camera models that auto may choose besides a camera's own, separated by commas: those that the "
-        "programs read which use the result. all: any of COLMAP's common ones.",
+        "Camera models that auto may choose besides a camera's own, separated by commas: name those that "
+        "programs downstream can read. all: COLMAP's radial, OpenCV and fisheye models.",
         parse=_parse_candidates,
     )
     share: Literal["keep", "auto"] = option(
         "keep",
-        "auto: cameras with images of one size become one where their intrinsics agree within their errors.",
+        "auto: merge cameras of one size whose intrinsics agree within their errors. keep: only say which.",
     )
 
     @property

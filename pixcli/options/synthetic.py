@@ -41,8 +41,7 @@ class SyntheticOptions(OptionGroup):
     path: Literal["arc", "turntable", "flight", "forward"] = option(
         "arc",
         "How the camera moves. arc: around the scene, near and far; turntable: around it at one distance and "
-        "height; flight: in strips before the facade, facing it, as a drone over ground; forward: towards "
-        "it.",
+        "height; flight: in strips before the facade, facing it, like a drone; forward: towards it.",
     )
     num_images: int = option(24, "Images along the path.", minimum=2, maximum=9999)
     width: int = option(1024, "Width of an image in pixels.", minimum=16)

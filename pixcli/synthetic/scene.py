@@ -164,7 +164,7 @@ def _turntable(_: np.random.Generator, options: SyntheticOptions) -> _Path:
 
 
 def _flight(rng: np.random.Generator, options: SyntheticOptions) -> _Path:
-    """In strips 4.5 m before the facade, its ground, looking at it but for a drone's wobble."""
+    """In strips 4.5 m before the facade, facing it but for some wobble: a drone above its ground."""
     columns = max(-(-options.num_images // 3), 1)
     for k in range(options.num_images):
         strip, place = divmod(k, columns)

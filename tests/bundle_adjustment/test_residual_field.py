@@ -3,11 +3,17 @@
 import numpy as np
 import pytest
 
+from pixcli.bundle_adjustment.field_causes import explain_fields
 from pixcli.bundle_adjustment.geometric import adjust_geometrically
+from pixcli.bundle_adjustment.problem import Constants
 from pixcli.bundle_adjustment.residual_field import NEXT_MODEL, _means, residual_fields
 from pixcli.bundle_adjustment.residual_figure import draw_residual_fields
 from pixcli.geometry.observations import read_observations
-from pixcli.options.bundle_adjustment import BundleAdjustmentCeresOptions, BundleAdjustmentOptions
+from pixcli.options.bundle_adjustment import (
+    BundleAdjustmentCeresOptions,
+    BundleAdjustmentOptions,
+    FeaturemetricBundleAdjusterOptions,
+)
 
 import pycolmap
 
@@ -45,17 +51,38 @@ def fitted(model: pycolmap.Reconstruction, camera_model: str | None = None):
     ceres = BundleAdjustmentCeresOptions(function_tolerance=1e-7)
     adjust_geometrically(model, [1.0, 0.25], BundleAdjustmentOptions(), ceres)
     observations = read_observations(model)
-    (field,) = residual_fields(model, observations, np.ones(len(observations.xy), bool))
+    every = np.ones(len(observations.xy), bool)
+
+    def explain(following):
+        options = FeaturemetricBundleAdjusterOptions(bundle_adjustment_ceres=ceres)
+        return explain_fields(model, observations, every, options, Constants(), following)
+
+    (field,) = residual_fields(model, observations, every, explain)
     return field
 
 
 def test_a_missing_distortion_is_detected(distorted, caplog):
     field = fitted(distorted, "SIMPLE_PINHOLE")
+    assert field.significant
     assert field.too_simple
+    assert not field.held
     assert field.next_model == "SIMPLE_RADIAL"
     assert field.p_value < 1e-6
-    assert "SIMPLE_PINHOLE is too simple for its lens: map with SIMPLE_RADIAL instead" in caplog.text
+    assert "camera models are too simple (SIMPLE_PINHOLE, try SIMPLE_RADIAL)" in caplog.text
+    assert len(caplog.records) == 1
     assert field.systematic > 0.02
+
+
+def test_a_principal_point_that_is_held_is_named(distorted, caplog):
+    """It is where nothing looks for it: the next camera model would not help."""
+    moved = pycolmap.Reconstruction(distorted)
+    for camera in moved.cameras.values():
+        camera.params = [camera.params[0], camera.params[1] + 25, camera.params[2] - 15, camera.params[3]]
+    field = fitted(moved)
+    assert field.significant
+    assert field.held
+    assert not field.too_simple
+    assert "parameters of their lenses are held that would explain it" in caplog.text
 
 
 def test_a_model_that_fits_is_not_blamed(distorted):
