@@ -17,17 +17,13 @@ import numpy as np
 from common import CACHE, Bench, arguments, folder_from
 
 from pixcli.geometry.match_graph import MatchGraph
-from pixcli.keypoint_adjustment.alignment import AlignmentResult
-from pixcli.keypoint_adjustment.refine import Plan, move_keypoints, plan_refinement
-from pixcli.options import (
-    DenseFeaturesOptions,
-    InterpolationOptions,
-    KeypointAdjustmentOptions,
-    SyntheticOptions,
-)
-from pixcli.options.fields import build
+from pixcli.io.database import read_match_graph
+from pixcli.io.image_list import read_image_list
+from pixcli.keypoint_adjustment.keypoint_result import KeypointResult
+from pixcli.keypoint_adjustment.refine import Plan, plan_refinement
+from pixcli.options import FeatureRefinerOptions, SyntheticOptions
+from pixcli.options.fields import build_all
 from pixcli.options.presets import read_preset
-from pixcli.progress import Progress
 from pixcli.sampling.status import Status
 from pixcli.synthetic.baseline import build_database
 from pixcli.synthetic.dataset import generate_dataset
@@ -51,19 +47,18 @@ class Moved:
 
 def refine(
     database: Path, images: Path, values: dict, chosen: Path | None = None
-) -> tuple[Plan, AlignmentResult, float]:
+) -> tuple[Plan, KeypointResult, float]:
     """What keypoint adjustment makes of a database under some options, and its CPU seconds.
 
     Args:
         chosen: list of the images that take part.
     """
     start = time.process_time()
-    groups = [
-        build(kind, values)
-        for kind in (DenseFeaturesOptions, InterpolationOptions, KeypointAdjustmentOptions)
-    ]
-    plan = plan_refinement(database, images, *groups, image_list_path=chosen, progress=Progress())
-    result, _ = move_keypoints(plan, Progress(), guard=True)
+    options = build_all(FeatureRefinerOptions, values)
+    graph = read_match_graph(database, options.keypoint_adjustment.match_source)
+    only = None if chosen is None else read_image_list(chosen, graph.names)
+    plan = plan_refinement(graph, images, options, only=only, progress=Progress())
+    result = plan.run(Progress(), guard=True)
     return plan, result, time.process_time() - start
 
 
@@ -101,8 +96,8 @@ def court(bench: Bench, data: Path) -> None:
     ):
         values = {"DenseFeatures.model": model, "DenseFeatures.dtype": dtype}
         plan, result, seconds = refine(database, scene / "images", values, images)
-        before = matched_errors(truth, plan.graph, plan.graph.xy, scene / "depth")
-        after = matched_errors(truth, plan.graph, result.xy, scene / "depth")
+        before = matched_errors(truth, result.graph, result.graph.xy, scene / "depth")
+        after = matched_errors(truth, result.graph, result.xy, scene / "depth")
         right = np.isfinite(before) & (before < WRONG) & np.isfinite(after)
         if model == "image" or images is None:
             bench.row(f"court, {_count(images)}, raw, median", float(np.median(before[right])), "px")
@@ -149,18 +144,18 @@ def displaced(bench: Bench, data: Path) -> None:
             ("pixsfm_eth3d_d2net, image+compact", {"DenseFeatures.model": "image+compact"}),
         ):
             values = {**read_preset("pixsfm_eth3d_d2net"), **values}
-            plan, result, _ = refine(database, scene / "images", values, chosen)
+            _, result, _ = refine(database, scene / "images", values, chosen)
             before = graph_of(raw, scene / "images", chosen)
             exact = matched_errors(truth, before, before.xy, scene / "depth")
-            after = matched_errors(truth, plan.graph, result.xy, scene / "depth")
+            after = matched_errors(truth, result.graph, result.xy, scene / "depth")
             right = np.isfinite(exact) & (exact < 1) & np.isfinite(after)
             share = 100 * float((after[right] < 0.5).mean())
             bench.row(f"displaced by 3 px, {name}: back within .5 px", share, "%", ">= 85")
 
 
 def graph_of(database: Path, images: Path, chosen: Path) -> MatchGraph:
-    options = (DenseFeaturesOptions(), InterpolationOptions(), KeypointAdjustmentOptions())
-    return plan_refinement(database, images, *options, image_list_path=chosen, progress=Progress()).graph
+    graph = read_match_graph(database, "inlier")
+    return graph.restricted_to(graph.indices(read_image_list(chosen, graph.names)))
 
 
 def make_changing_light(folder: Path, seed: int, images: int, width: int) -> tuple[Path, Path]:
@@ -184,9 +179,9 @@ def changing_light(bench: Bench, seed: int, images: int, width: int) -> None:
     with tempfile.TemporaryDirectory() as folder:
         scene, database = make_changing_light(Path(folder), seed, images, width)
         truth = pycolmap.Reconstruction(scene / "gt")
-        plan, grey, _ = refine(database, scene / "images", {})
+        _, grey, _ = refine(database, scene / "images", {})
         _, chain, _ = refine(database, scene / "images", read_preset("appearance_change"))
-        graph = plan.graph
+        graph = grey.graph
         label = f"changing light {seed}"
         raw = matched_errors(truth, graph, graph.xy, scene / "depth")
         right = np.isfinite(raw) & (raw < WRONG)
@@ -207,7 +202,7 @@ def changing_light(bench: Bench, seed: int, images: int, width: int) -> None:
 
 
 def mean_error(
-    truth: pycolmap.Reconstruction, graph: MatchGraph, result: AlignmentResult, scene: Path, right: np.ndarray
+    truth: pycolmap.Reconstruction, graph: MatchGraph, result: KeypointResult, scene: Path, right: np.ndarray
 ) -> float:
     error = matched_errors(truth, graph, result.xy, scene / "depth")
     return float(error[right & np.isfinite(error)].mean())

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from pixcli.keypoint_adjustment.verification import verify_pairs
+
+from pixcli.adapters.verification import verify_pairs
 
 import pycolmap
 

@@ -154,7 +154,6 @@ from pixcli.localization.localize import QueryFiles, localize_images
 from pixcli.options import *
 from pixcli.options.fields import build_all
 from pixcli.options.presets import read_preset
-from pixcli.reconstruction.hloc import refine_features
 
 import numpy as np
 import pycolmap
