@@ -14,16 +14,12 @@ from scipy.sparse import csr_matrix
 from pixcli.geometry.linearisation import linearise
 from pixcli.surfaces.measuring import SurfaceLimits
 from pixcli.surfaces.planes import Float64, Surfaces, magnifications, normals_of
+from pixcli.surfaces.visibility import BORDER_MARGIN, MAX_SCALE_RATIO, MAX_VIEW_ANGLE, MIN_FACING_COSINE
 
 import pycolmap
 
 COMPLETION_SUPPORT = (5, 1.0)  # a larger one has a bias common to an image, which no threshold removes
 COMPLETION_LIMITS = SurfaceLimits(min_correlation=0.9, max_shift=2.0, max_deviation=0.05)
-
-_MARGIN = 10.0  # pixels from the border of an image
-_MIN_COSINE = 0.25  # between a point's normal and the ray to a camera
-_MAX_ANGLE = np.radians(40)  # at the point, to an accepted view that looks alike
-_MAX_SCALE = 2.0  # between their magnifications
 
 
 @dataclass(frozen=True)
@@ -69,10 +65,10 @@ def find_candidates(
         rows = np.flatnonzero(shared)
         to_camera = -pose.rotation.T @ pose.translation - points[rows]
         cosine = (to_camera * normals[rows]).sum(1) / np.linalg.norm(to_camera, axis=1)
-        rows = rows[cosine > _MIN_COSINE]
+        rows = rows[cosine > MIN_FACING_COSINE]
         in_camera = points[rows] @ pose.rotation.T + pose.translation
         xy = np.asarray(pose.camera.img_from_cam(in_camera), float).reshape(-1, 2)
-        inside = (xy > _MARGIN).all(1) & (xy < surfaces.image_size[k] - _MARGIN).all(1)
+        inside = (xy > BORDER_MARGIN).all(1) & (xy < surfaces.image_size[k] - BORDER_MARGIN).all(1)
         rows = rows[inside]
         found_points.append(rows)
         found_views.append(linearise(pose.camera, pose.rotation, pose.translation, points[rows]))
@@ -105,6 +101,6 @@ def _has_similar_view(
     cosine = (ray * surfaces.views["rotation"][surfaces.pair_view, 2][other]).sum(1)
     scale = magnifications(candidates, planes)
     other_scale = magnifications(surfaces, planes)
-    similar = cosine > np.cos(_MAX_ANGLE)
-    similar &= np.abs(np.log(scale[candidate] / other_scale[other])) < np.log(_MAX_SCALE)
+    similar = cosine > np.cos(MAX_VIEW_ANGLE)
+    similar &= np.abs(np.log(scale[candidate] / other_scale[other])) < np.log(MAX_SCALE_RATIO)
     return np.asarray(np.bincount(candidate, similar, len(count)) > 0)

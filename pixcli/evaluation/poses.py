@@ -6,6 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pixcli.errors import UserError
+from pixcli.geometry.similarity import weighted_similarity
 
 import pycolmap
 
@@ -125,16 +126,9 @@ def _angles(rotations: Array) -> Array:
 
 
 def _robust_alignment(source: Array, target: Array, align: pycolmap.Sim3d) -> pycolmap.Sim3d:
-    """Towards the least sum of distances, by reweighting (Umeyama's solution with weights)."""
+    """Towards the least sum of distances, by reweighting."""
     for _ in range(50):
         distance = np.linalg.norm(target - np.asarray(align * source), axis=1)
         weights = 1 / np.maximum(distance, 1e-6 * np.ptp(target, axis=0).max())
-        weights /= weights.sum()
-        x, y = source - weights @ source, target - weights @ target
-        u, values, vt = np.linalg.svd((y * weights[:, None]).T @ x)
-        signs = np.array([1, 1, np.sign(np.linalg.det(u @ vt))])
-        rotation = (u * signs) @ vt
-        scale = (values * signs).sum() / (weights @ (x**2).sum(axis=1))
-        translation = weights @ target - scale * rotation @ (weights @ source)
-        align = pycolmap.Sim3d(scale, pycolmap.Rotation3d(rotation), translation)
+        align = weighted_similarity(source, target, weights)
     return align

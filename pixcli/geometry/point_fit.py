@@ -80,18 +80,37 @@ def _fit_linearised(
         slope[members] = views["jacobian"] @ views["rotation"][:, :2] / views["distance"][:, None, None]
     usable = used & np.isfinite(residual).all(axis=1) & np.isfinite(slope).all(axis=(1, 2))
     residual[~usable], slope[~usable] = 0, 0
-    begins = observations.ptr[:-1]
-    step = np.zeros_like(points)
+    return points + linear_fit(residual, slope, observations.ptr, scales, damping=_DAMPING)[0]
+
+
+def linear_fit(
+    residual: Float64, slope: Float64, ptr: NDArray[np.int64], scales: Sequence[float], *, damping: float
+) -> tuple[Float64, Float64]:
+    """Minimise Cauchy's loss where projections are linear in the points, each point on its own.
+
+    Args:
+        residual: (n, 2) projections minus observations of p points in pixels, by point; zero to take no part.
+        slope: (n, 2, 3) derivatives of the projections by the points; likewise.
+        ptr: (p + 1,) the rows of point k are ptr[k]:ptr[k + 1].
+        scales: of the losses in pixels, one after the other.
+        damping: of the normal equations, relative to their trace: directions that rays do not tell stay.
+
+    Returns:
+        (p, 3) steps from where the projections are, and (p, 3, 3) the last normal equations, damped.
+    """
+    begins, point = ptr[:-1], np.repeat(np.arange(len(ptr) - 1), np.diff(ptr))
+    step = np.zeros((len(begins), 3))
     gram = slope.transpose(0, 2, 1) @ slope
-    identity = np.eye(3)
+    matrix = np.zeros((len(begins), 3, 3))
     for scale in (scale for scale in scales for _ in range(_STEPS)):
-        now = residual + np.einsum("nij,nj->ni", slope, step[observations.point_index])
+        now = residual + np.einsum("nij,nj->ni", slope, step[point])
         weight = 1 / (1 + np.square(now / scale).sum(axis=1))
         matrix = np.add.reduceat(gram * weight[:, None, None], begins)
         vector = np.add.reduceat(np.einsum("nki,nk->ni", slope, now * weight[:, None]), begins)
-        damping = _DAMPING * np.trace(matrix, axis1=1, axis2=2) + 1e-30
-        step -= np.linalg.solve(matrix + damping[:, None, None] * identity, vector[..., None])[..., 0]
-    return points + step
+        damped = damping * np.trace(matrix, axis1=1, axis2=2) + 1e-30
+        matrix = matrix + damped[:, None, None] * np.eye(3)
+        step -= np.linalg.solve(matrix, vector[..., None])[..., 0]
+    return step, matrix
 
 
 def _errors(model: pycolmap.Reconstruction, observations: Observations, points: Float64) -> Float64:

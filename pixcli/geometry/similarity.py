@@ -1,7 +1,10 @@
 """Similarities between two versions of a model."""
 
+import warnings
+
 import numpy as np
 from numpy.typing import NDArray
+from scipy.spatial.transform import Rotation
 
 import pycolmap
 
@@ -41,7 +44,7 @@ def align(source: pycolmap.Reconstruction, target: pycolmap.Reconstruction) -> p
     weights = np.ones(len(old))
     target_from_source = pycolmap.Sim3d()
     for _ in range(_ITERATIONS):
-        target_from_source = _umeyama(old, new, weights)
+        target_from_source = weighted_similarity(old, new, weights)
         squared = np.square(np.asarray(target_from_source * old) - new).sum(axis=1)
         # Cauchy's weights; cameras and points scatter each by as much as their median says.
         typical = np.array([np.median(squared[group == k]) if (group == k).any() else 1 for k in (0, 1)])
@@ -50,13 +53,13 @@ def align(source: pycolmap.Reconstruction, target: pycolmap.Reconstruction) -> p
     return target_from_source
 
 
-def _umeyama(source: Float64, target: Float64, weights: Float64) -> pycolmap.Sim3d:
-    """The similarity with the least weighted squared distances (Umeyama, PAMI 1991)."""
+def weighted_similarity(source: Float64, target: Float64, weights: Float64) -> pycolmap.Sim3d:
+    """target_from_source with the least weighted squared distances of (n, 3) to (n, 3), by weights (n,)."""
     weights = weights / weights.sum()
     from_mean, to_mean = weights @ source, weights @ target
     x, y = source - from_mean, target - to_mean
-    u, s, vt = np.linalg.svd((y * weights[:, None]).T @ x)
-    sign = np.array([1.0, 1.0, np.sign(np.linalg.det(u @ vt))])
-    rotation = (u * sign) @ vt
-    scale = float((s * sign).sum() / (weights @ np.square(x).sum(axis=1)))
+    with warnings.catch_warnings():  # places in a line leave the turn about it open: any will do
+        warnings.simplefilter("ignore", UserWarning)
+        rotation = Rotation.align_vectors(y, x, weights)[0].as_matrix()
+    scale = float(weights @ (y * (x @ rotation.T)).sum(axis=1) / (weights @ np.square(x).sum(axis=1)))
     return pycolmap.Sim3d(scale, pycolmap.Rotation3d(rotation), to_mean - scale * rotation @ from_mean)

@@ -20,16 +20,13 @@ from pixcli.sampling.model_images import image_files
 from pixcli.sampling.sources import Source, source_of
 from pixcli.surfaces.appearance import make_surface_references
 from pixcli.surfaces.planes import determinant
+from pixcli.surfaces.visibility import BORDER_MARGIN, MAX_SCALE_RATIO, MAX_VIEW_ANGLE, MIN_FACING_COSINE
 
 import pycolmap
 
 Float64 = npt.NDArray[np.float64]
 Int64 = npt.NDArray[np.int64]
 
-_MARGIN = 10.0  # pixels from the border of an image
-_MIN_COSINE = 0.25  # between a point's normal and the ray to a camera
-_MAX_ANGLE = np.radians(40)  # at the point, to an observation
-_MAX_SCALE = 2.0  # between their magnifications
 _SCALE_WEIGHT = 0.7  # radians that a factor e of scale counts for, in choosing an observation
 _SAME_PLACE = 0.01  # pixels that a projection may differ by in the same model
 _SAME_POINT = 5.0  # pixels that measuring may have moved the points of a model by, in the median
@@ -114,7 +111,7 @@ class LocalizationMap:
         angle = np.arccos(np.clip(cosine, -1, 1))
         ratio = np.abs(scale.astype(np.float32)[owner] - self._log_scale[observation])
         best = _first_lowest(angle + _SCALE_WEIGHT * ratio, owner, len(rows))
-        near = (angle[best] < _MAX_ANGLE) & (ratio[best] < np.log(_MAX_SCALE))
+        near = (angle[best] < MAX_VIEW_ANGLE) & (ratio[best] < np.log(MAX_SCALE_RATIO))
         return observation[best], near
 
     def nearest_to(
@@ -149,10 +146,10 @@ class LocalizationMap:
         xy = np.asarray(camera.img_from_cam(points @ rotation.T + translation), float).reshape(-1, 2)
         size = np.array([camera.width, camera.height], float)
         with np.errstate(invalid="ignore"):
-            inside = (xy > _MARGIN).all(1) & (xy < size - _MARGIN).all(1)
+            inside = (xy > BORDER_MARGIN).all(1) & (xy < size - BORDER_MARGIN).all(1)
         ray = centre - points
         distance = np.linalg.norm(ray, axis=1)
-        facing = (ray * references.normal[rows]).sum(1) > _MIN_COSINE * distance
+        facing = (ray * references.normal[rows]).sum(1) > MIN_FACING_COSINE * distance
         keep = np.flatnonzero(inside & facing)
         rows, xy = rows[keep], xy[keep]
         scale = np.log(camera.mean_focal_length() / distance[keep])

@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from pixcli.geometry.linearisation import Views
 from pixcli.geometry.observations import points_of, read_observations
+from pixcli.geometry.point_fit import linear_fit
 from pixcli.io.surface_references import SurfaceReferences, Templates, write_surface_references
 from pixcli.options import DenseFeaturesOptions
 from pixcli.progress import Progress
@@ -36,7 +37,7 @@ _PART_BYTES = 200_000_000  # of templates in memory at a time
 _SAMPLE_BYTES = 16  # of usual features, about
 _GATE = 2.0  # pixels; observations further from their point take no part in its surface
 _SCALES = (1.0, 0.25, 0.1)  # pixels; of the Cauchy losses that points are found with, one after the other
-_ITERATIONS = 4
+_DAMPING = 1e-9  # of the points' normal equations, where rays are parallel
 _INLIER = 0.5  # pixels
 _USUAL_DEVIATION = 0.05  # pixels, of a measured observation from its point
 
@@ -111,23 +112,15 @@ def triangulate(
     Also their (P, 3, 3) covariance for projections that are a pixel off, and the (n,) residuals in pixels.
     Cauchy losses from wide to tight; projections are linear over the few pixels that points move by.
     """
-    views, start, point = surfaces.views, surfaces.ptr[:-1], surfaces.point
+    views = surfaces.views
     jacobian = views["jacobian"] @ views["rotation"][:, :2] / views["distance"][:, None, None]
-    offset = xy - _seen(views)
-    used = used & np.isfinite(offset).all(1) & np.isfinite(jacobian).all((1, 2))
-    jacobian, offset = np.where(used[:, None, None], jacobian, 0), np.where(used[:, None], offset, 0)
-    damping = 1e-9 * np.add.reduceat((jacobian**2).sum((1, 2)), start) + 1e-30  # where rays are parallel
-    move = np.zeros_like(points)
-    for scale in _SCALES:
-        for _ in range(_ITERATIONS):
-            left = offset - np.einsum("nij,nj->ni", jacobian, move[point])
-            weighted = jacobian / (1 + (left**2).sum(1) / scale**2)[:, None, None]
-            h = np.add.reduceat(np.einsum("nki,nkj->nij", weighted, jacobian), start)
-            b = np.add.reduceat(np.einsum("nki,nk->ni", weighted, left), start)
-            h += damping[:, None, None] * np.eye(3)
-            move += np.linalg.solve(h, b[:, :, None])[:, :, 0]
-    left = offset - np.einsum("nij,nj->ni", jacobian, move[point])
-    return points + move, np.linalg.inv(h), np.where(used, np.linalg.norm(left, axis=1), np.inf)
+    residual = _seen(views) - xy
+    used = used & np.isfinite(residual).all(1) & np.isfinite(jacobian).all((1, 2))
+    jacobian, residual = np.where(used[:, None, None], jacobian, 0), np.where(used[:, None], residual, 0)
+    step, normal = linear_fit(residual, jacobian, surfaces.ptr, _SCALES, damping=_DAMPING)
+    left = residual + np.einsum("nij,nj->ni", jacobian, step[surfaces.point])
+    distance = np.where(used, np.linalg.norm(left, axis=1), np.inf)
+    return points + step, np.asarray(np.linalg.inv(normal), float), np.asarray(distance, float)
 
 
 def template_edges(source: Source, level: npt.ArrayLike) -> Int32:

@@ -24,6 +24,7 @@ from pixcli.keypoint_adjustment.refine import Plan, plan_refinement
 from pixcli.options import FeatureRefinerOptions, SyntheticOptions
 from pixcli.options.fields import build_all
 from pixcli.options.presets import read_preset
+from pixcli.progress import Progress
 from pixcli.sampling.status import Status
 from pixcli.synthetic.baseline import build_database
 from pixcli.synthetic.dataset import generate_dataset
