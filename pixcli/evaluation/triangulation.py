@@ -12,7 +12,7 @@ import pycolmap
 
 Array = npt.NDArray[np.float64]
 
-_SCALE = 1.0  # pixels, of Cauchy's loss: wrong matches have little say
+_SCALES = (10.0, 1.0)  # pixels, of Cauchy's loss: wrong matches have little say in the end
 
 
 def held_out_errors(
@@ -26,6 +26,7 @@ def held_out_errors(
     Every point with three views or more is fitted to all of its observations but one, with Cauchy's loss of
     one pixel, and projected into the view of that one. Infinite where it ends up behind it.
     """
+    model = _aligned(model, reference)
     views = {}
     for image_id, image in model.images.items():
         true = reference.find_image_with_name(image.name)
@@ -55,7 +56,9 @@ def held_out_errors(
         )
         used = np.ones(len(rows), bool)
         used[left_out] = False
-        xyz, _ = fit_points(reference, observations, np.array([xyz for xyz, _ in problems]), used, _SCALE)
+        xyz = np.array([xyz for xyz, _ in problems])
+        for scale in _SCALES:
+            xyz, _ = fit_points(reference, observations, xyz, used, scale)
         error = np.linalg.norm(reprojection_errors(reference, observations, xyz)[left_out], axis=1)
         errors.append(np.where(np.isfinite(error), error, np.inf))
         done += len(left_out)
@@ -77,10 +80,7 @@ def noise_floor(
     much the two differ is what the noise of the keypoints alone makes of the whole model. An error to the
     reference far above it is systematic, or the reference's own.
     """
-    aligned = pycolmap.Reconstruction(model)
-    align = pycolmap.align_reconstructions_via_proj_centers(aligned, reference, 1e9)
-    if align is not None:
-        aligned.transform(align)
+    aligned = _aligned(model, reference)
     differences = []
     for split in range(splits):
         chosen = np.random.default_rng((seed, split)).random(aligned.num_points3D()) < 0.5
@@ -94,3 +94,12 @@ def noise_floor(
             halves.append(half)
         differences.append(aligned_errors(*halves).centres.mean())
     return 0.5 * float(np.mean(differences))
+
+
+def _aligned(model: pycolmap.Reconstruction, reference: pycolmap.Reconstruction) -> pycolmap.Reconstruction:
+    """A copy of a model in the frame of a reference, by the camera centres; as it is if they fix none."""
+    aligned = pycolmap.Reconstruction(model)
+    align = pycolmap.align_reconstructions_via_proj_centers(aligned, reference, 1e9)
+    if align is not None:
+        aligned.transform(align)
+    return aligned

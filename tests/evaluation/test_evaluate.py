@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from pixcli.evaluation.triangulation import held_out_errors, noise_floor
 from pixcli.synthetic.baseline import map_database
@@ -62,6 +63,10 @@ def test_held_out_errors_and_the_random_part_are_those_of_the_noise(small_scene)
                 model.add_point3D(points[k], pycolmap.Track(elements))
         medians.append(np.median(held_out_errors(truth, model)))
         floors.append(noise_floor(truth, model, splits=1, scale=1.0))
+        elsewhere = pycolmap.Reconstruction(model)
+        turn = pycolmap.Rotation3d(np.array([1.0, 2.0, -0.5]))
+        elsewhere.transform(pycolmap.Sim3d(0.2, turn, np.array([10.0, -20.0, 30.0])))
+        assert np.median(held_out_errors(truth, elsewhere)) == pytest.approx(medians[-1], rel=1e-3)
     assert 2 < medians[1] / medians[0] < 4
     assert 0.1 < medians[0] < 0.4
     assert 1.5 < floors[1] / floors[0] < 6
