@@ -82,7 +82,7 @@ inline bool DecodeFeatures(const FeaturePatch& patch, float* gains, float* buffe
       DecodeAs<int8_t>(
           patch,
           [gains](const int8_t* p, int c) {
-            return __builtin_convertvector((LoadAs<Vector<int8_t, kLanes>>(p)), VN) * Load(gains + c);
+            return Convert<VN>(LoadAs<Vector<int8_t, kLanes>>(p)) * Load(gains + c);
           },
           buffer);
       break;
@@ -202,7 +202,7 @@ inline void ReduceChannels(const SupportView& support, Comparison comparison, Fe
       Store(gy + c, Load(gy + c) * out->unit);
       if (comparison == Comparison::kCorrelation) {
         const VN deviation = Load(out->raw_deviation + c);
-        Store(value + c, deviation > 0 ? (Load(value + c) - Load(out->mean + c)) / deviation : VN{});
+        Store(value + c, Select(deviation > 0, (Load(value + c) - Load(out->mean + c)) / deviation, VN{}));
       } else {
         Store(value + c, Load(value + c) * out->unit);
       }
@@ -371,8 +371,8 @@ inline bool CompareFeatures(const FeatureTemplate& tmpl, const FeatureSupport& s
     const VN mine = Load(tmpl.deviation + c);
     if (correlate) {
       const VN least = kLeastDeviation * Load(tmpl.raw_deviation + c),
-               divisor = deviation > least ? deviation : least;
-      const VN inverse = divisor > 0 ? 1 / divisor : VN{}, r = dot * inverse;
+               divisor = Select(deviation > least, deviation, least);
+      const VN inverse = Select(divisor > 0, 1 / divisor, VN{}), r = dot * inverse;
       covariance += mine * mine * r;
       Store(work->mean + c, shift + sum);
       Store(work->inverse + c, inverse * mine);

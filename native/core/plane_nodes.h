@@ -26,7 +26,7 @@ inline bool LocateOnPlane(const Samples& s, const PatchView& patch, const Surfac
   }
   const float u0 = static_cast<float>((view.x + dx - patch.x0) * scale),
               v0 = static_cast<float>((view.y + dy - patch.y0) * scale);
-  const VN low = Splat(1), high_u = Splat(s.width - 2.001f), high_v = Splat(s.height - 2.001f);
+  const VN low = Splat(1), high_u = Splat(LastOf(s.width)), high_v = Splat(LastOf(s.height));
   VNInt outside{};
   for (int k = 0; k < support.num_padded; k += kLanes) {
     const VN m1 = Load(m1_of + k), m2 = Load(m2_of + k);
