@@ -66,17 +66,4 @@ struct FeatureSurfaceKernel {
                   char* scratch, SurfaceShift* shifts);
 };
 
-namespace baseline {
-extern const FeatureKernel kFeatureKernel;
-extern const FeatureSurfaceKernel kFeatureSurfaceKernel;
-}  // namespace baseline
-namespace avx2 {
-extern const FeatureKernel kFeatureKernel;
-extern const FeatureSurfaceKernel kFeatureSurfaceKernel;
-}  // namespace avx2
-namespace avx512 {
-extern const FeatureKernel kFeatureKernel;
-extern const FeatureSurfaceKernel kFeatureSurfaceKernel;
-}  // namespace avx512
-
 }  // namespace pixcli

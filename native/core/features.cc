@@ -2,32 +2,10 @@
 
 #include <cmath>
 
-#include "core/cpu.h"
+#include "core/kernels.h"
 
 namespace pixcli {
 namespace {
-
-const FeatureKernel& Kernel() {
-#if defined(__x86_64__)
-  switch (CurrentIsa()) {
-    case Isa::kAvx512: return avx512::kFeatureKernel;
-    case Isa::kAvx2: return avx2::kFeatureKernel;
-    default: break;
-  }
-#endif
-  return baseline::kFeatureKernel;
-}
-
-const FeatureSurfaceKernel& SurfaceKernelInUse() {
-#if defined(__x86_64__)
-  switch (CurrentIsa()) {
-    case Isa::kAvx512: return avx512::kFeatureSurfaceKernel;
-    case Isa::kAvx2: return avx2::kFeatureSurfaceKernel;
-    default: break;
-  }
-#endif
-  return baseline::kFeatureSurfaceKernel;
-}
 
 // Aligned memory that grows and is kept.
 class Scratch {
@@ -47,7 +25,7 @@ class Scratch {
 template <class Work>
 bool ForEachPoint(const FeatureArrays& patches, const FeatureSupport& support, const SurfaceArrays& s,
                   int num_threads, const Poll& poll, Work&& work) {
-  const FeatureSurfaceKernel& kernel = SurfaceKernelInUse();
+  const FeatureSurfaceKernel& kernel = CurrentKernels().feature_surfaces;
   return ParallelFor(s.num_points, 16, num_threads, poll, [&](int64_t begin, int64_t end, int) {
     Scratch scratch;
     std::vector<FeaturePair> pairs;
@@ -83,7 +61,7 @@ FeaturePatch FeatureArrays::operator[](int64_t i) const {
 bool AlignFeatures(const FeatureArrays& patches, const Support& support, Comparison comparison,
                    const TemplateArrays& templates, const JobArrays& jobs, const AlignmentLimits& limits,
                    int num_threads, const Poll& poll) {
-  const FeatureKernel& kernel = Kernel();
+  const FeatureKernel& kernel = CurrentKernels().features;
   const FeatureSupport nodes{support.View(), comparison};
   return ParallelFor(templates.n, 16, num_threads, poll, [&](int64_t begin, int64_t end, int) {
     Scratch for_template, for_jobs;
@@ -112,8 +90,9 @@ bool RefineFeatureSurfaces(const FeatureArrays& patches, const Support& support,
   const FeatureSupport nodes{support.View(), comparison};
   return ForEachPoint(patches, nodes, surfaces, num_threads, poll,
                       [&](int64_t p, const std::vector<FeaturePair>& pairs, char* scratch) {
-                        SurfaceKernelInUse().refine(surfaces.views[surfaces.reference[p]], pairs.data(),
-                                                    pairs.size(), nodes, limits, scratch, &fits[p]);
+                        CurrentKernels().feature_surfaces.refine(surfaces.views[surfaces.reference[p]],
+                                                                 pairs.data(), pairs.size(), nodes, limits,
+                                                                 scratch, &fits[p]);
                       });
 }
 
@@ -123,9 +102,9 @@ bool MeasureFeatureShifts(const FeatureArrays& patches, const Support& support, 
   const FeatureSupport nodes{support.View(), comparison};
   return ForEachPoint(patches, nodes, surfaces, num_threads, poll,
                       [&](int64_t p, const std::vector<FeaturePair>& pairs, char* scratch) {
-                        SurfaceKernelInUse().measure(surfaces.views[surfaces.reference[p]], pairs.data(),
-                                                     pairs.size(), nodes, limits, planes[p], scratch,
-                                                     shifts + surfaces.ptr[p]);
+                        CurrentKernels().feature_surfaces.measure(
+                            surfaces.views[surfaces.reference[p]], pairs.data(), pairs.size(), nodes, limits,
+                            planes[p], scratch, shifts + surfaces.ptr[p]);
                       });
 }
 

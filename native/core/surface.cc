@@ -2,21 +2,10 @@
 
 #include <vector>
 
-#include "core/cpu.h"
+#include "core/kernels.h"
 
 namespace pixcli {
 namespace {
-
-const SurfaceKernel& Kernel() {
-#if defined(__x86_64__)
-  switch (CurrentIsa()) {
-    case Isa::kAvx512: return avx512::kSurfaceKernel;
-    case Isa::kAvx2: return avx2::kSurfaceKernel;
-    default: break;
-  }
-#endif
-  return baseline::kSurfaceKernel;
-}
 
 // The pairs of one point and the memory to work on them; kept from point to point.
 class Workspace {
@@ -29,7 +18,8 @@ class Workspace {
       pairs_.push_back(
           {&s.views[s.view[i]], patches[s.patch[i]], patches[s.reference_patch[i]], s.spacing[i], !same});
     }
-    const size_t size = Kernel().scratch_size(pairs_.data(), pairs_.size(), support) + kAlignment;
+    const size_t size =
+        CurrentKernels().surfaces.scratch_size(pairs_.data(), pairs_.size(), support) + kAlignment;
     if (memory_.size() < size) memory_.resize(size);
     const size_t misaligned = reinterpret_cast<uintptr_t>(memory_.data()) % kAlignment;
     scratch_ = memory_.data() + (misaligned ? kAlignment - misaligned : 0);
@@ -61,7 +51,7 @@ bool ForEachPoint(const PatchArrays& patches, const SupportView& support, const 
 
 bool RefineSurfaces(const PatchArrays& patches, const Support& support, const SurfaceArrays& surfaces,
                     const SurfaceLimits& limits, int num_threads, const Poll& poll, SurfaceFit* fits) {
-  const SurfaceKernel& kernel = Kernel();
+  const SurfaceKernel& kernel = CurrentKernels().surfaces;
   const SupportView nodes = support.View();
   return ForEachPoint(patches, nodes, surfaces, num_threads, poll, [&](int64_t p, const Workspace& w) {
     kernel.refine(surfaces.views[surfaces.reference[p]], w.Pairs(), w.Size(), nodes, limits, w.Scratch(),
@@ -72,7 +62,7 @@ bool RefineSurfaces(const PatchArrays& patches, const Support& support, const Su
 bool MeasureShifts(const PatchArrays& patches, const Support& support, const SurfaceArrays& surfaces,
                    const SurfaceLimits& limits, const Plane* planes, int num_threads, const Poll& poll,
                    SurfaceShift* shifts) {
-  const SurfaceKernel& kernel = Kernel();
+  const SurfaceKernel& kernel = CurrentKernels().surfaces;
   const SupportView nodes = support.View();
   return ForEachPoint(patches, nodes, surfaces, num_threads, poll, [&](int64_t p, const Workspace& w) {
     kernel.measure(surfaces.views[surfaces.reference[p]], w.Pairs(), w.Size(), nodes, limits, planes[p],

@@ -71,14 +71,4 @@ struct SurfaceKernel {
                   SurfaceShift* shifts);
 };
 
-namespace baseline {
-extern const SurfaceKernel kSurfaceKernel;
-}
-namespace avx2 {
-extern const SurfaceKernel kSurfaceKernel;
-}
-namespace avx512 {
-extern const SurfaceKernel kSurfaceKernel;
-}
-
 }  // namespace pixcli
