@@ -9,7 +9,6 @@ namespace {
 
 typedef Vector<double, 2> V2;
 
-constexpr double kMaxStep = 1.5;  // pixels an iteration
 constexpr double kMaxWarpStep = 0.3;
 
 struct NormalEquations {

@@ -72,20 +72,5 @@ inline void NodeTangents(const SurfaceView& view, const SupportView& support, do
   }
 }
 
-// Inverse of a symmetric matrix, all given by their lower triangles; false if it is not positive definite.
-inline bool Invert(const double h[6], double out[6]) {
-  const double c00 = h[2] * h[5] - h[4] * h[4], c10 = h[3] * h[4] - h[1] * h[5],
-               c20 = h[1] * h[4] - h[2] * h[3];
-  const double det = h[0] * c00 + h[1] * c10 + h[3] * c20;
-  if (!(h[0] > 0 && h[0] * h[2] > h[1] * h[1] && det > 1e-14 * h[0] * h[2] * h[5])) return false;
-  out[0] = c00 / det;
-  out[1] = c10 / det;
-  out[2] = (h[0] * h[5] - h[3] * h[3]) / det;
-  out[3] = c20 / det;
-  out[4] = (h[1] * h[3] - h[0] * h[4]) / det;
-  out[5] = (h[0] * h[2] - h[1] * h[1]) / det;
-  return true;
-}
-
 }  // namespace
 }  // namespace pixcli::PIXCLI_ISA

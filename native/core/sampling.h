@@ -19,7 +19,9 @@ typedef Vector<int64_t, 4> Pair4;
 typedef Lanes<float> VN;
 typedef Vector<int32_t, kLanes> VNInt;
 
-constexpr int kMaxPatch = 192;  // samples a side
+constexpr int kMaxPatch = 192;     // samples a side
+constexpr double kMaxStep = 1.5;   // pixels an iteration
+constexpr double kSettled = 0.15;  // pixels; what was linearised is kept from there on
 
 inline VN Load(const float* p) { return LoadAligned<VN>(p); }
 inline VN Splat(float v) { return v - VN{}; }
