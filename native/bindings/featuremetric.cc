@@ -25,11 +25,7 @@ Array<R> Interpolate(const py::array& patches, const Array<int64_t>& rows, const
   std::vector<R> values(3 * stride);
   for (int64_t k = 0; k < n; ++k) {
     const char* patch = static_cast<const char*>(patches.data()) + rows.at(k) * PatchBytes(sampling);
-    if constexpr (std::is_same_v<R, float>) {
-      CurrentKernels().sample(sampling, patch, uv.at(k, 0), uv.at(k, 1), values.data());
-    } else {
-      CurrentKernels().sample_double(sampling, patch, uv.at(k, 0), uv.at(k, 1), values.data());
-    }
+    SampleWith(CurrentKernels(), sampling, patch, uv.at(k, 0), uv.at(k, 1), values.data());
     for (int r = 0; r < 3; ++r) {
       std::copy_n(values.data() + r * stride, dimension, result.mutable_data(k, r, 0));
     }
@@ -53,18 +49,6 @@ py::array InterpolatePatches(const py::array& patches, const Array<int64_t>& row
       MakeSampling(options, StorageOf(patches), patches.shape(1), patches.shape(2), patches.shape(3));
   if (double_precision) return Interpolate<double>(patches, rows, uv, sampling);
   return Interpolate<float>(patches, rows, uv, sampling);
-}
-
-// Share of the machine's multiply-add rate that sampling one cached patch reaches, and its seconds.
-py::dict BenchmarkInterpolation(const py::array& patch, const Nodes& nodes, const std::string& mode,
-                                bool l2_normalize, int64_t repeats) {
-  if (patch.ndim() != 3) throw py::value_error("expected a patch (height, width, channels)");
-  const InterpolationOptions options = MakeInterpolation(nodes, mode, l2_normalize, false);
-  const Sampling sampling =
-      MakeSampling(options, StorageOf(patch), patch.shape(0), patch.shape(1), patch.shape(2));
-  const SampleTiming timing = TimeSample(sampling, patch.data(), repeats);
-  return py::dict("seconds"_a = timing.sample_seconds / static_cast<double>(repeats),
-                  "share_of_peak"_a = timing.peak_seconds / timing.sample_seconds);
 }
 
 // (rho(s), rho'(s)) of squared norms s.
@@ -142,9 +126,6 @@ void BindFeaturemetric(py::module_& m) {
   m.def("interpolate", &InterpolatePatches, "patches"_a.noconvert(), "rows"_a, "uv"_a, py::kw_only(),
         "nodes"_a = Nodes{{0, 0}}, "mode"_a = "bicubic", "l2_normalize"_a = true, "ncc_normalize"_a = false,
         "double_precision"_a = false, "Value and derivatives (n, 3, D) of patches at sample coordinates uv.");
-  m.def("benchmark_interpolation", &BenchmarkInterpolation, "patch"_a.noconvert(), py::kw_only(),
-        "nodes"_a = Nodes{{0, 0}}, "mode"_a = "bicubic", "l2_normalize"_a = false, "repeats"_a = 100000,
-        "Seconds of one sample of a cached patch and its share of the machine's multiply-add rate.");
   m.def("evaluate_loss", &EvaluateLoss, "squares"_a, "loss"_a, "scale"_a,
         "rho(s) and rho'(s) of squared norms s.");
   m.def("adjust_featuremetric", &AdjustFeaturemetricArrays, "xy"_a.noconvert(), "track_ptr"_a.noconvert(),

@@ -78,7 +78,7 @@ Array<Alignment> AlignFeatureArrays(const py::array& buffer, const std::optional
   PythonPoll poll(progress);
   {
     const py::gil_scoped_release release;
-    AlignFeatures(patches, support, compared, templates, jobs,
+    AlignFeatures(patches, {support.View(), compared}, templates, jobs,
                   {max_iterations, max_excursion, step_tolerance, translation}, num_threads, poll.Function());
   }
   poll.ThrowIfFailed();

@@ -77,10 +77,10 @@ Array<SurfaceFit> RefineSurfaceArrays(const py::array& buffer, const Array<int64
     const py::gil_scoped_release release;
     const SurfaceLimits limits{max_iterations, max_shift, step_tolerance};
     if (maps.features) {
-      RefineFeatureSurfaces(*maps.features, support, maps.comparison, surfaces, limits, num_threads,
-                            poll.Function(), out);
+      RefineSurfaces(*maps.features, {support.View(), maps.comparison}, surfaces, limits, num_threads,
+                     poll.Function(), out);
     } else {
-      RefineSurfaces(*maps.grey, support, surfaces, limits, num_threads, poll.Function(), out);
+      RefineSurfaces(*maps.grey, support.View(), surfaces, limits, num_threads, poll.Function(), out);
     }
   }
   poll.ThrowIfFailed();
@@ -110,10 +110,10 @@ Array<SurfaceShift> MeasureShiftArrays(const py::array& buffer, const Array<int6
     const py::gil_scoped_release release;
     const SurfaceLimits limits{max_iterations, max_shift, step_tolerance};
     if (maps.features) {
-      MeasureFeatureShifts(*maps.features, support, maps.comparison, surfaces, limits, fixed, num_threads,
-                           poll.Function(), out);
+      MeasureShifts(*maps.features, {support.View(), maps.comparison}, surfaces, limits, fixed, num_threads,
+                    poll.Function(), out);
     } else {
-      MeasureShifts(*maps.grey, support, surfaces, limits, fixed, num_threads, poll.Function(), out);
+      MeasureShifts(*maps.grey, support.View(), surfaces, limits, fixed, num_threads, poll.Function(), out);
     }
   }
   poll.ThrowIfFailed();

@@ -4,24 +4,9 @@
 #include <memory>
 #include <stdexcept>
 
-#include "core/cpu.h"
+#include "core/kernels.h"
 
 namespace pixcli {
-namespace {
-
-const AlignmentKernel& Kernel() {
-#if defined(__x86_64__)
-  switch (CurrentIsa()) {
-    case Isa::kAvx512: return avx512::kAlignmentKernel;
-    case Isa::kAvx2: return avx2::kAlignmentKernel;
-    default: break;
-  }
-#endif
-  return baseline::kAlignmentKernel;
-}
-
-}  // namespace
-
 Support::Support(int radius, double window) : radius_(static_cast<float>(radius)) {
   const int side = 2 * radius + 1;
   num_nodes_ = side * side;
@@ -67,7 +52,7 @@ SupportView Support::View() const {
 
 bool AlignPatches(const PatchArrays& patches, const Support& support, const TemplateArrays& templates,
                   const JobArrays& jobs, const AlignmentLimits& limits, int num_threads, const Poll& poll) {
-  const AlignmentKernel& kernel = Kernel();
+  const AlignmentKernel& kernel = CurrentKernels().alignment;
   const SupportView nodes = support.View();
   return ParallelFor(templates.n, 16, num_threads, poll, [&](int64_t begin, int64_t end, int) {
     const auto tmpl = std::make_unique<Template>();

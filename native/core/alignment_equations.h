@@ -9,7 +9,6 @@ namespace {
 
 typedef Vector<double, 2> V2;
 
-constexpr double kMaxStep = 1.5;  // pixels an iteration
 constexpr double kMaxWarpStep = 0.3;
 
 struct NormalEquations {
@@ -53,7 +52,7 @@ inline void AccumulateHessianRows(const Template& tmpl, const SupportView& suppo
 // Cholesky factor of a lower triangle, with the inverse of its diagonal; false if it is not positive
 // definite.
 bool Factor(const double h[kNumParams][kNumParams], double l[kNumParams][kNumParams]) {
-#pragma GCC unroll 8
+  PIXCLI_UNROLL
   for (int i = 0; i < kNumParams; ++i) {
     for (int j = 0; j <= i; ++j) {
       double s = h[i][j];
@@ -81,13 +80,13 @@ void Freeze(int first, NormalEquations* eq) {
 // For one right-hand side or, as a vector, for several.
 template <class T>
 void Solve(const double l[kNumParams][kNumParams], const T b[kNumParams], T x[kNumParams]) {
-#pragma GCC unroll 8
+  PIXCLI_UNROLL
   for (int i = 0; i < kNumParams; ++i) {
     T s = b[i];
     for (int k = 0; k < i; ++k) s -= l[i][k] * x[k];
     x[i] = s * l[i][i];
   }
-#pragma GCC unroll 8
+  PIXCLI_UNROLL
   for (int i = kNumParams - 1; i >= 0; --i) {
     T s = x[i];
     for (int k = i + 1; k < kNumParams; ++k) s -= l[k][i] * x[k];

@@ -9,8 +9,6 @@
 namespace pixcli::PIXCLI_ISA {
 namespace {
 
-constexpr double kSettled = 0.15;  // pixels; the Hessian is kept from there on
-
 Outcome MakeTemplate(const PatchView& patch, const SupportView& support, double x, double y, Template* out) {
   SampleBuffer buffer;
   Samples samples;

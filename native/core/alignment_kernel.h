@@ -71,14 +71,4 @@ struct AlignmentKernel {
                 const AlignmentLimits& limits, const Warp* starts, int num_starts, Alignment* alignment);
 };
 
-namespace baseline {
-extern const AlignmentKernel kAlignmentKernel;
-}
-namespace avx2 {
-extern const AlignmentKernel kAlignmentKernel;
-}
-namespace avx512 {
-extern const AlignmentKernel kAlignmentKernel;
-}
-
 }  // namespace pixcli

@@ -3,24 +3,9 @@
 #include <algorithm>
 #include <vector>
 
-#include "core/cpu.h"
+#include "core/kernels.h"
 
 namespace pixcli {
-namespace {
-
-auto Kernel() {
-#if defined(__x86_64__)
-  switch (CurrentIsa()) {
-    case Isa::kAvx512: return avx512::ConvolveRow;
-    case Isa::kAvx2: return avx2::ConvolveRow;
-    default: break;
-  }
-#endif
-  return baseline::ConvolveRow;
-}
-
-}  // namespace
-
 bool Convolve(Convolution v, int32_t out_height, int num_threads, const Poll& poll) {
   v.padded = (v.outputs + kConvolutionPadding - 1) / kConvolutionPadding * kConvolutionPadding;
   const int64_t taps = static_cast<int64_t>(v.size) * v.size * v.inputs;
@@ -30,9 +15,9 @@ bool Convolve(Convolution v, int32_t out_height, int num_threads, const Poll& po
   std::copy_n(v.bias, v.outputs, bias.begin());
   v.weights = weights.data();
   v.bias = bias.data();
-  const auto kernel = Kernel();
+  const auto convolve_row = CurrentKernels().convolution.convolve_row;
   return ParallelFor(out_height, 8, num_threads, poll, [&](int64_t begin, int64_t end, int) {
-    for (int64_t row = begin; row < end; ++row) kernel(v, static_cast<int32_t>(row));
+    for (int64_t row = begin; row < end; ++row) convolve_row(v, static_cast<int32_t>(row));
   });
 }
 

@@ -43,7 +43,7 @@ PIXCLI_INLINE void Block(const Convolution& v, int32_t row, int32_t x, int32_t c
     float* out = v.output + (static_cast<int64_t>(row) * v.out_width + x + i) * v.outputs + c;
     for (int j = 0; j < kVectors; ++j, out += kLanes) {
       VN value = sum[i][j];
-      if (v.rectify) value = value > 0 ? value : VN{};
+      if (v.rectify) value = Select(value > 0, value, VN{});
       const int32_t left = v.outputs - c - j * kLanes;
       if (left >= kLanes) {
         Store(out, value);
@@ -53,8 +53,6 @@ PIXCLI_INLINE void Block(const Convolution& v, int32_t row, int32_t x, int32_t c
     }
   }
 }
-
-}  // namespace
 
 void ConvolveRow(const Convolution& v, int32_t row) {
   for (int32_t c = 0; c < v.outputs; c += kVectors * kLanes) {
@@ -72,5 +70,10 @@ void ConvolveRow(const Convolution& v, int32_t row) {
     }
   }
 }
+
+}  // namespace
+
+extern const ConvolutionKernel kConvolutionKernel;
+const ConvolutionKernel kConvolutionKernel = {ConvolveRow};
 
 }  // namespace pixcli::PIXCLI_ISA

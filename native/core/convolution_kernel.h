@@ -17,13 +17,8 @@ struct Convolution {
   bool rectify;
 };
 
-#define PIXCLI_DECLARE_CONVOLUTION(isa)                          \
-  namespace isa {                                                \
-  void ConvolveRow(const Convolution& convolution, int32_t row); \
-  }
-PIXCLI_DECLARE_CONVOLUTION(baseline)
-PIXCLI_DECLARE_CONVOLUTION(avx2)
-PIXCLI_DECLARE_CONVOLUTION(avx512)
-#undef PIXCLI_DECLARE_CONVOLUTION
+struct ConvolutionKernel {
+  void (*convolve_row)(const Convolution& convolution, int32_t row);
+};
 
 }  // namespace pixcli

@@ -4,14 +4,20 @@
 #include <stdexcept>
 #include <string>
 
+#if defined(PIXCLI_X86_KERNELS)
+#include <cpuid.h>
+#endif
+
 namespace pixcli {
 namespace {
 
 Isa BestIsa() {
-#if defined(__x86_64__)
+#if defined(PIXCLI_X86_KERNELS)
   __builtin_cpu_init();
-  const bool avx2 =
-      __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("f16c");
+  unsigned a = 0, b = 0, c = 0, d = 0;
+  const bool f16c =
+      __get_cpuid(1, &a, &b, &c, &d) != 0 && (c & bit_F16C) != 0;  // not every clang knows its name
+  const bool avx2 = f16c && __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
   const bool avx512 = avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl") &&
                       __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512bw");
   if (avx512) return Isa::kAvx512;

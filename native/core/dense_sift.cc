@@ -3,21 +3,12 @@
 #include <cmath>
 #include <vector>
 
-#include "core/cpu.h"
-#include "core/dense_sift_kernel.h"
+#include "core/kernels.h"
 
 namespace pixcli {
 namespace {
 
 constexpr int64_t kStripRows = 32;  // The scratch of a strip then stays in the cache of a core.
-
-void (*Kernel())(const DenseSiftStrip&) {
-#if defined(__x86_64__)
-  if (CurrentIsa() == Isa::kAvx512) return avx512::DenseSiftRows;
-  if (CurrentIsa() == Isa::kAvx2) return avx2::DenseSiftRows;
-#endif
-  return baseline::DenseSiftRows;
-}
 
 }  // namespace
 
@@ -66,7 +57,7 @@ bool DenseSift(const float* image, int64_t height, int64_t width, const DenseSif
                                own.across.data(),
                                own.smooth.data(),
                                out};
-    Kernel()(strip);
+    CurrentKernels().dense_sift.describe_rows(strip);
   });
 }
 

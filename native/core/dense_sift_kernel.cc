@@ -2,9 +2,8 @@
 
 #include <math.h>
 #include <string.h>
-#if defined(__F16C__)
-#include <immintrin.h>
-#endif
+
+#include "core/lanes.h"
 
 namespace pixcli::PIXCLI_ISA {
 namespace {
@@ -12,19 +11,17 @@ namespace {
 constexpr int kOrientations = 8;
 constexpr int kBins = 16;
 constexpr int kChannels = kBins * kOrientations;
+constexpr double kPi = 3.14159265358979323846;
 
 // The eight orientations of one pixel: one vector, so that no loop over pixels has a tail of another
 // arithmetic and a pixel's descriptor is the same to the bit in whatever tile it is computed.
-typedef float Orientations __attribute__((vector_size(32), aligned(4), may_alias));
+typedef Vector<float, kOrientations> Orientations;
 
-inline const Orientations& At(const float* plane, int64_t index) {
-  return *reinterpret_cast<const Orientations*>(plane + index * kOrientations);
-}
-inline Orientations& At(float* plane, int64_t index) {
-  return *reinterpret_cast<Orientations*>(plane + index * kOrientations);
+inline Orientations At(const float* plane, int64_t index) {
+  return LoadAs<Orientations>(plane + index * kOrientations);
 }
 
-inline float Sum(const Orientations& v) {
+inline float SumOf(const Orientations& v) {
   return ((v[0] + v[4]) + (v[1] + v[5])) + ((v[2] + v[6]) + (v[3] + v[7]));
 }
 
@@ -33,12 +30,12 @@ void HistogramRow(const DenseSiftStrip& s, int64_t row, float* histogram) {
   const float* here = s.image + row * s.width;
   const float* above = row > 0 ? here - s.width : here;
   const float* below = row + 1 < s.height ? here + s.width : here;
-  memset(histogram, 0, sizeof(float) * kOrientations * s.width);
+  memset(histogram, 0, sizeof(float) * static_cast<size_t>(kOrientations * s.width));
   for (int64_t x = 0; x < s.width; ++x) {
     const float gx = here[x + 1 < s.width ? x + 1 : x] - here[x > 0 ? x - 1 : x];
     const float gy = below[x] - above[x];
     const float magnitude = sqrtf(gx * gx + gy * gy);
-    const float angle = (atan2f(gy, gx) + float(2 * M_PI)) * float(kOrientations / (2 * M_PI));  // in [4, 12]
+    const float angle = (atan2f(gy, gx) + float(2 * kPi)) * float(kOrientations / (2 * kPi));  // in [4, 12]
     const int lower = int(angle);
     const float part = angle - float(lower);
     histogram[x * kOrientations + lower % kOrientations] += magnitude * (1 - part);
@@ -48,7 +45,7 @@ void HistogramRow(const DenseSiftStrip& s, int64_t row, float* histogram) {
 
 // Eight floats in [0, 1] to float16, rounded to nearest even.
 inline void StoreHalf(const float* from, uint16_t* to) {
-#if defined(__F16C__)
+#if defined(PIXCLI_F16C)
   _mm_storeu_si128(reinterpret_cast<__m128i*>(to),
                    _mm256_cvtps_ph(_mm256_loadu_ps(from), _MM_FROUND_TO_NEAREST_INT));
 #else
@@ -69,20 +66,20 @@ inline void StoreHalf(const float* from, uint16_t* to) {
 void WriteDescriptor(const DenseSiftStrip& s, Orientations* bins, int64_t pixel) {
   Orientations sums = {};
   for (int k = 0; k < kBins; ++k) sums += bins[k] * bins[k];
-  float norm = sqrtf(Sum(sums));
+  float norm = sqrtf(SumOf(sums));
   float scale = norm > 1e-6f ? 1 / norm : 0;
   // Lowe's limit, against single strong edges.
   const Orientations limit = Orientations{} + 0.2f;
   sums = Orientations{};
   for (int k = 0; k < kBins; ++k) {
     bins[k] *= scale;
-    bins[k] = bins[k] > limit ? limit : bins[k];
+    bins[k] = Select(bins[k] > limit, limit, bins[k]);
     sums += s.rootsift ? bins[k] : bins[k] * bins[k];
   }
-  norm = s.rootsift ? Sum(sums) : sqrtf(Sum(sums));
+  norm = s.rootsift ? SumOf(sums) : sqrtf(SumOf(sums));
   scale = norm > 1e-6f ? 1 / norm : 0;
   float descriptor[kChannels];
-  for (int k = 0; k < kBins; ++k) At(descriptor, k) = bins[k] * scale;
+  for (int k = 0; k < kBins; ++k) Store(descriptor + k * kOrientations, bins[k] * scale);
   if (s.rootsift) {
     for (int i = 0; i < kChannels; ++i) descriptor[i] = sqrtf(descriptor[i]);
   }
@@ -94,9 +91,7 @@ void WriteDescriptor(const DenseSiftStrip& s, Orientations* bins, int64_t pixel)
   }
 }
 
-}  // namespace
-
-void DenseSiftRows(const DenseSiftStrip& s) {
+void DescribeRows(const DenseSiftStrip& s) {
   const int b = s.bin_size;
   const int64_t columns = s.width + 3 * b;
   const int64_t row_size = columns * kOrientations;
@@ -108,14 +103,14 @@ void DenseSiftRows(const DenseSiftStrip& s) {
     float* across = s.across + i * row_size;
     const int64_t row = s.row_begin - reach + i;
     if (row < 0 || row >= s.height) {
-      memset(across, 0, sizeof(float) * row_size);
+      memset(across, 0, sizeof(float) * static_cast<size_t>(row_size));
       continue;
     }
     HistogramRow(s, row, s.histogram + reach * kOrientations);
     for (int64_t c = 0; c < columns; ++c) {
       Orientations sum = {};
       for (int t = 0; t < s.num_taps; ++t) sum += s.taps[t] * At(s.histogram, c + t);
-      At(across, c) = sum;
+      Store(across + c * kOrientations, sum);
     }
   }
 
@@ -126,7 +121,7 @@ void DenseSiftRows(const DenseSiftStrip& s) {
     for (int64_t c = 0; c < columns; ++c) {
       Orientations sum = {};
       for (int t = 0; t < s.num_taps; ++t) sum += s.taps[t] * At(across + t * row_size, c);
-      At(smooth, c) = sum;
+      Store(smooth + c * kOrientations, sum);
     }
   }
 
@@ -140,5 +135,10 @@ void DenseSiftRows(const DenseSiftStrip& s) {
     }
   }
 }
+
+}  // namespace
+
+extern const DenseSiftKernel kDenseSiftKernel;
+const DenseSiftKernel kDenseSiftKernel = {DescribeRows};
 
 }  // namespace pixcli::PIXCLI_ISA

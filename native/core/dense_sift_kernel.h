@@ -26,15 +26,8 @@ struct DenseSiftStrip {
   void* out;         // (height, width, 128)
 };
 
-#define PIXCLI_DECLARE_DENSE_SIFT(isa)             \
-  namespace isa {                                  \
-  void DenseSiftRows(const DenseSiftStrip& strip); \
-  }
-PIXCLI_DECLARE_DENSE_SIFT(baseline)
-#if defined(__x86_64__)
-PIXCLI_DECLARE_DENSE_SIFT(avx2)
-PIXCLI_DECLARE_DENSE_SIFT(avx512)
-#endif
-#undef PIXCLI_DECLARE_DENSE_SIFT
+struct DenseSiftKernel {
+  void (*describe_rows)(const DenseSiftStrip& strip);
+};
 
 }  // namespace pixcli

@@ -1,7 +1,7 @@
 // Inverse-compositional Gauss-Newton of feature maps to a template on a local affine map.
 #include "core/feature_kernel.h"
 
-#include "core/feature_nodes.h"
+#include "core/feature_residual.h"
 
 namespace pixcli::PIXCLI_ISA {
 namespace {
@@ -45,12 +45,7 @@ Outcome Iterate(Target* target, const FeatureSupport& support, const FeatureTemp
   double translation_factor[kNumParams][kNumParams];
   const double (*factor)[kNumParams] = tmpl.factor;
   if (limits.translation) {
-    NormalEquations eq;
-    for (int p = 0; p < kNumParams; ++p) {
-      for (int q = 0; q <= p; ++q) eq.h[p][q] = tmpl.hessian[p][q];
-    }
-    Freeze(2, &eq);
-    if (!Factor(eq.h, translation_factor)) return Outcome::kDiverged;
+    if (!FactorFrozen(tmpl, 2, translation_factor)) return Outcome::kDiverged;
     factor = translation_factor;
   }
   for (bool last = false;; ++a->iterations) {
@@ -82,7 +77,7 @@ void Align(const FeaturePatch& patch, const FeatureSupport& support, const char*
   Arena arena{work};
   Target target;
   target.work = TakeWork(patch, support.nodes, &arena);
-  target.frame = {nullptr, patch.width, patch.height, patch.x0, patch.y0, patch.pitch};
+  target.frame = FrameOf(patch);
   *a = {starts[0], -1, -1, NAN, NAN, NAN, 0, 0};
   Outcome outcome = Outcome::kOutside;
   if (DecodeFeatures(patch, target.work.gains, target.work.decoded, &target.samples)) {

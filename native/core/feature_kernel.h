@@ -4,7 +4,6 @@
 #include <stdint.h>
 
 #include "core/alignment_kernel.h"
-#include "core/surface_kernel.h"
 
 namespace pixcli {
 
@@ -33,14 +32,6 @@ struct FeatureSupport {
   Comparison comparison;
 };
 
-// A view that is compared with the reference view of a plane; see SurfacePair.
-struct FeaturePair {
-  const SurfaceView* view;
-  FeaturePatch patch, reference_patch;
-  double spacing;
-  bool new_template;
-};
-
 struct FeatureKernel {
   // Bytes of 64-byte aligned memory for a template; and for whatever is then compared with it.
   int64_t (*template_size)(const FeaturePatch& patch, const FeatureSupport& support);
@@ -55,28 +46,5 @@ struct FeatureKernel {
                 const AlignmentLimits& limits, const Warp* starts, int num_starts, char* work,
                 Alignment* alignment);
 };
-
-// As SurfaceKernel, on feature maps.
-struct FeatureSurfaceKernel {
-  int64_t (*scratch_size)(const FeaturePair* pairs, int64_t n, const FeatureSupport& support);
-  void (*refine)(const SurfaceView& reference, const FeaturePair* pairs, int64_t n,
-                 const FeatureSupport& support, const SurfaceLimits& limits, char* scratch, SurfaceFit* fit);
-  void (*measure)(const SurfaceView& reference, const FeaturePair* pairs, int64_t n,
-                  const FeatureSupport& support, const SurfaceLimits& limits, const Plane& plane,
-                  char* scratch, SurfaceShift* shifts);
-};
-
-namespace baseline {
-extern const FeatureKernel kFeatureKernel;
-extern const FeatureSurfaceKernel kFeatureSurfaceKernel;
-}  // namespace baseline
-namespace avx2 {
-extern const FeatureKernel kFeatureKernel;
-extern const FeatureSurfaceKernel kFeatureSurfaceKernel;
-}  // namespace avx2
-namespace avx512 {
-extern const FeatureKernel kFeatureKernel;
-extern const FeatureSurfaceKernel kFeatureSurfaceKernel;
-}  // namespace avx512
 
 }  // namespace pixcli

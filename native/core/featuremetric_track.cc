@@ -53,22 +53,23 @@ void TrackSolver::SetLevel(const Sampling& sampling, const std::vector<PlacedPat
 
 void TrackSolver::SampleKeypoint(int32_t keypoint, const Vec2& at, float* rows, Gram* gram) const {
   const PlacedPatch& view = views_[keypoint];
-  CurrentKernels().sample(sampling_, view.data, at[0] * view.scale[0] - .5 - view.corner[0],
-                          at[1] * view.scale[1] - .5 - view.corner[1], rows);
-  CurrentKernels().gram(rows, Dimension(sampling_), gram);
+  CurrentKernels().interpolation.sample(sampling_, view.data, at[0] * view.scale[0] - .5 - view.corner[0],
+                                        at[1] * view.scale[1] - .5 - view.corner[1], rows);
+  CurrentKernels().inner_products.gram(rows, Dimension(sampling_), gram);
 }
 
 // Every keypoint is sampled once; edges then need inner products alone.
 void TrackSolver::Linearize(const std::vector<Vec2>& at, State* state) const {
   state->grams.resize(at.size());
   for (size_t k = 0; k < at.size(); ++k) {
-    if (!held_[k]) SampleKeypoint(k, at[k], state->rows + k * 3 * stride_, &state->grams[k]);
+    if (!held_[k])
+      SampleKeypoint(static_cast<int32_t>(k), at[k], state->rows + k * 3 * stride_, &state->grams[k]);
   }
   BlockSystem& system = state->system;
   system.Reset(at.size(), edges_.size());
   state->squares.resize(edges_.size());
   state->cost = state->rounding = 0;
-  const auto products_of = CurrentKernels().edge_products;
+  const auto products_of = CurrentKernels().inner_products.edge_products;
   for (size_t e = 0; e < edges_.size(); ++e) {
     const auto [i, j, weight] = edges_[e];
     EdgeProducts p;
@@ -99,7 +100,8 @@ void TrackSolver::Linearize(const std::vector<Vec2>& at, State* state) const {
 double TrackSolver::Evaluate() {
   now_.grams.resize(position_.size());
   for (size_t k = 0; k < held_.size(); ++k) {
-    if (held_[k]) SampleKeypoint(k, position_[k], held_rows_ + k * 3 * stride_, &now_.grams[k]);
+    if (held_[k])
+      SampleKeypoint(static_cast<int32_t>(k), position_[k], held_rows_ + k * 3 * stride_, &now_.grams[k]);
   }
   next_.grams = now_.grams;
   Linearize(position_, &now_);

@@ -6,7 +6,6 @@
 
 #include "core/alignment.h"
 #include "core/feature_kernel.h"
-#include "core/surface.h"
 
 namespace pixcli {
 
@@ -24,16 +23,8 @@ struct FeatureArrays {
 };
 
 // As AlignPatches, on an affine map.
-bool AlignFeatures(const FeatureArrays& patches, const Support& support, Comparison comparison,
+bool AlignFeatures(const FeatureArrays& patches, const FeatureSupport& support,
                    const TemplateArrays& templates, const JobArrays& jobs, const AlignmentLimits& limits,
                    int num_threads, const Poll& poll);
-
-// As RefineSurfaces and MeasureShifts.
-bool RefineFeatureSurfaces(const FeatureArrays& patches, const Support& support, Comparison comparison,
-                           const SurfaceArrays& surfaces, const SurfaceLimits& limits, int num_threads,
-                           const Poll& poll, SurfaceFit* fits);
-bool MeasureFeatureShifts(const FeatureArrays& patches, const Support& support, Comparison comparison,
-                          const SurfaceArrays& surfaces, const SurfaceLimits& limits, const Plane* planes,
-                          int num_threads, const Poll& poll, SurfaceShift* shifts);
 
 }  // namespace pixcli

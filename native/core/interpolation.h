@@ -1,45 +1,32 @@
-// Values and derivatives of patches of feature maps, with the kernels of this machine.
+// Values and derivatives of patches of feature maps.
 #pragma once
 
 #include <cstdint>
 #include <vector>
 
-#include "core/interpolation_kernel.h"
+#include "core/kernels.h"
 
 namespace pixcli {
-
-// The kernels of the instruction set in use.
-struct Kernels {
-  void (*sample)(const Sampling&, const void*, double, double, float*);
-  void (*sample_double)(const Sampling&, const void*, double, double, double*);
-  void (*edge_products)(const float*, const float*, int64_t, EdgeProducts*);
-  void (*gram)(const float*, int64_t, Gram*);
-  void (*residual_gram)(const float*, const float*, int64_t, ResidualGram*);
-  void (*residual_gram_double)(const double*, const double*, int64_t, ResidualGram*);
-  float (*multiply_add)(int64_t);
-};
-const Kernels& CurrentKernels();
-const Kernels& PortableKernels();
 
 // The kernels by the precision in which samples are computed.
 inline void SampleWith(const Kernels& k, const Sampling& s, const void* patch, double u, double v,
                        float* rows) {
-  k.sample(s, patch, u, v, rows);
+  k.interpolation.sample(s, patch, u, v, rows);
 }
 inline void SampleWith(const Kernels& k, const Sampling& s, const void* patch, double u, double v,
                        double* rows) {
-  k.sample_double(s, patch, u, v, rows);
+  k.interpolation.sample_double(s, patch, u, v, rows);
 }
 inline ResidualGram ResidualGramWith(const Kernels& k, const float* rows, const float* reference,
                                      int64_t dimension) {
   ResidualGram gram;
-  k.residual_gram(rows, reference, dimension, &gram);
+  k.inner_products.residual_gram(rows, reference, dimension, &gram);
   return gram;
 }
 inline ResidualGram ResidualGramWith(const Kernels& k, const double* rows, const double* reference,
                                      int64_t dimension) {
   ResidualGram gram;
-  k.residual_gram_double(rows, reference, dimension, &gram);
+  k.inner_products.residual_gram_double(rows, reference, dimension, &gram);
   return gram;
 }
 
@@ -63,14 +50,5 @@ inline int64_t PatchBytes(const Sampling& sampling) {
   const int64_t item = sampling.storage == Storage::kHalf ? 2 : sampling.storage == Storage::kFloat ? 4 : 8;
   return item * sampling.height * sampling.width * sampling.channels;
 }
-
-// Multiply-adds of one sample without normalisation, for benchmarks.
-int64_t SampleMultiplyAdds(const Sampling& sampling);
-
-// Seconds for `repeats` samples around the centre of one patch, and for as many multiply-adds at full speed.
-struct SampleTiming {
-  double sample_seconds, peak_seconds;
-};
-SampleTiming TimeSample(const Sampling& sampling, const void* patch, int64_t repeats);
 
 }  // namespace pixcli

@@ -162,7 +162,7 @@ PIXCLI_INLINE void NormalizeNodes(int64_t nodes, int64_t stride, R* f, R* fu, R*
   const R rounding = sizeof(R) == sizeof(float) ? R(1e-11) : R(1e-26);
   const V varies = mean * mean * rounding;
   V inverse = InverseRoot(variance);
-  inverse = variance > varies ? inverse : V{};
+  inverse = Select(variance > varies, inverse, V{});
   along_u *= inverse * inverse / count, along_v *= inverse * inverse / count;
   for (int64_t k = 0; k < nodes; ++k) {
     const V centred = LoadAs<V>(f + k * stride) - mean;
@@ -207,7 +207,7 @@ void SampleStored(const Sampling& sampling, const void* patch, double u, double 
 }
 
 template <class R>
-void SampleAny(const Sampling& sampling, const void* patch, double u, double v, R* rows) {
+void Sample(const Sampling& sampling, const void* patch, double u, double v, R* rows) {
   switch (sampling.storage) {
     case Storage::kHalf: return SampleStored<R, uint16_t>(sampling, patch, u, v, rows);
     case Storage::kFloat: return SampleStored<R, float>(sampling, patch, u, v, rows);
@@ -217,12 +217,7 @@ void SampleAny(const Sampling& sampling, const void* patch, double u, double v, 
 
 }  // namespace
 
-void Sample(const Sampling& sampling, const void* patch, double u, double v, float* rows) {
-  SampleAny(sampling, patch, u, v, rows);
-}
-
-void Sample(const Sampling& sampling, const void* patch, double u, double v, double* rows) {
-  SampleAny(sampling, patch, u, v, rows);
-}
+extern const InterpolationKernel kInterpolationKernel;
+const InterpolationKernel kInterpolationKernel = {Sample<float>, Sample<double>};
 
 }  // namespace pixcli::PIXCLI_ISA

@@ -1,5 +1,4 @@
-// The plain interface of the interpolation and inner-product kernels, which exist once for each instruction
-// set.
+// Interpolation of feature maps, compiled for every instruction set. Plain data only.
 #pragma once
 
 #include <stdint.h>
@@ -22,44 +21,15 @@ struct Sampling {
 // zeros up to a multiple of this, and by as much room again.
 constexpr int64_t kRowAlignment = 16;
 
-inline int64_t PaddedDimension(int64_t dimension) {
+static inline int64_t PaddedDimension(int64_t dimension) {
   return (dimension + kRowAlignment - 1) / kRowAlignment * kRowAlignment;
 }
-inline int64_t RowStride(int64_t dimension) { return PaddedDimension(dimension) + kRowAlignment; }
+static inline int64_t RowStride(int64_t dimension) { return PaddedDimension(dimension) + kRowAlignment; }
 
-// What the robust cost of an edge and its normal equations need, with d = f_i - f_j.
-struct EdgeProducts {
-  double dd;                      // ‖d‖²
-  double d_ui, d_vi, d_uj, d_vj;  // d · derivatives of either end
-  double uu, uv, vu, vv;          // derivatives of i · derivatives of j, x of i and y of j being uv
+// Samples at (u, v) of a patch: three rows of RowStride() values, f and its derivatives along x and along y.
+struct InterpolationKernel {
+  void (*sample)(const Sampling& sampling, const void* patch, double u, double v, float* rows);
+  void (*sample_double)(const Sampling& sampling, const void* patch, double u, double v, double* rows);
 };
-
-struct Gram {
-  double ff, uu, uv, vv;
-};
-
-// Inner products of a sample's derivatives u, v and its residual r = f - reference.
-struct ResidualGram {
-  double uu, uv, vv, ur, vr, rr;
-};
-
-#define PIXCLI_DECLARE_KERNELS(isa)                                                                          \
-  namespace isa {                                                                                            \
-  /* Three rows of RowStride() values: f, its derivative along x and along y, at (u, v) of a patch. */       \
-  void Sample(const Sampling& sampling, const void* patch, double u, double v, float* rows);                 \
-  void Sample(const Sampling& sampling, const void* patch, double u, double v, double* rows);                \
-  void ComputeEdgeProducts(const float* rows_i, const float* rows_j, int64_t dimension, EdgeProducts* out);  \
-  void ComputeGram(const float* rows, int64_t dimension, Gram* out);                                         \
-  /* `reference` is zero from its dimension to PaddedDimension(). */                                         \
-  void ComputeResidualGram(const float* rows, const float* reference, int64_t dimension, ResidualGram* out); \
-  void ComputeResidualGram(const double* rows, const double* reference, int64_t dimension,                   \
-                           ResidualGram* out);                                                               \
-  /* `count` independent multiply-adds, 8 in a register where there is AVX2: the yardstick of benchmarks. */ \
-  float MultiplyAdd(int64_t count);                                                                          \
-  }
-PIXCLI_DECLARE_KERNELS(baseline)
-PIXCLI_DECLARE_KERNELS(avx2)
-PIXCLI_DECLARE_KERNELS(avx512)
-#undef PIXCLI_DECLARE_KERNELS
 
 }  // namespace pixcli

@@ -2,8 +2,11 @@
 #pragma once
 
 #include <stdint.h>
-#if defined(__F16C__)
+
+#include "core/vector.h"
+#if defined(__F16C__) && defined(PIXCLI_VECTOR_EXTENSIONS)
 #include <immintrin.h>
+#define PIXCLI_F16C
 #endif
 
 namespace pixcli::PIXCLI_ISA {
@@ -16,37 +19,16 @@ constexpr int kVectorBytes = 32;
 constexpr int kVectorBytes = 16;
 #endif
 
-#define PIXCLI_INLINE static inline __attribute__((always_inline))
-
-template <class T, int kLanes>
-struct VectorOf {
-  typedef T Type __attribute__((vector_size(kLanes * sizeof(T))));
-};
-template <class T, int kLanes>
-using Vector = typename VectorOf<T, kLanes>::Type;
-
 template <class R>
 constexpr int kLanesOf = kVectorBytes / sizeof(R);
 template <class R>
 using Lanes = Vector<R, kLanesOf<R>>;
 
-template <class V>
-PIXCLI_INLINE V LoadAs(const void* p) {
-  V v;
-  __builtin_memcpy(&v, p, sizeof v);
-  return v;
-}
-
-template <class V>
-PIXCLI_INLINE void Store(void* p, V v) {
-  __builtin_memcpy(p, &v, sizeof v);
-}
-
 // IEEE half to float, all classes of numbers: a shift puts exponent and mantissa in place, a multiplication
 // corrects the bias (and normalises subnormals), and what became 2^16 or more was infinite or NaN.
 template <int kLanes>
 PIXCLI_INLINE Vector<float, kLanes> LoadHalf(const uint16_t* p) {
-#if defined(__F16C__)
+#if defined(PIXCLI_F16C)
   if constexpr (kLanes == 4) return _mm_cvtph_ps(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p)));
   if constexpr (kLanes == 8) return _mm256_cvtph_ps(LoadAs<__m128i>(p));
 #if defined(__AVX512F__)
@@ -54,36 +36,35 @@ PIXCLI_INLINE Vector<float, kLanes> LoadHalf(const uint16_t* p) {
   if constexpr (kLanes == 16) return _mm512_maskz_cvtph_ps(0xffff, LoadAs<__m256i>(p));
 #endif
 #endif
-  typedef Vector<uint32_t, kLanes> Bits;
+  typedef Vector<uint32_t, kLanes> Words;
   typedef Vector<float, kLanes> Floats;
-  const Bits half = __builtin_convertvector(LoadAs<Vector<uint16_t, kLanes>>(p), Bits);
-  const Floats magnitude = reinterpret_cast<Floats>((half & 0x7fff) << 13) * 0x1p112f;
-  const Bits special = reinterpret_cast<Bits>(magnitude >= 65536.0f) & 0x7f800000;
-  return reinterpret_cast<Floats>(reinterpret_cast<Bits>(magnitude) | special | ((half & 0x8000) << 16));
+  const Words half = Convert<Words>(LoadAs<Vector<uint16_t, kLanes>>(p));
+  const Floats magnitude = Bits<Floats>((half & 0x7fff) << 13) * 0x1p112f;
+  const Words special = Bits<Words>(magnitude >= 65536.0f) & 0x7f800000;
+  return Bits<Floats>(Bits<Words>(magnitude) | special | ((half & 0x8000) << 16));
 }
 
 // A register of R from as many stored values.
 template <class R>
 PIXCLI_INLINE Lanes<R> Load(const uint16_t* p) {
-  return __builtin_convertvector(LoadHalf<kLanesOf<R>>(p), Lanes<R>);
+  return Convert<Lanes<R>>(LoadHalf<kLanesOf<R>>(p));
 }
 template <class R>
 PIXCLI_INLINE Lanes<R> Load(const float* p) {
-  return __builtin_convertvector((LoadAs<Vector<float, kLanesOf<R>>>(p)), Lanes<R>);
+  return Convert<Lanes<R>>(LoadAs<Vector<float, kLanesOf<R>>>(p));
 }
 template <class R>
 PIXCLI_INLINE Lanes<R> Load(const double* p) {
-  return __builtin_convertvector((LoadAs<Vector<double, kLanesOf<R>>>(p)), Lanes<R>);
+  return Convert<Lanes<R>>(LoadAs<Vector<double, kLanesOf<R>>>(p));
 }
 
 // Folds a register to its quarters' sum.
 PIXCLI_INLINE Vector<float, 4> Fold(Vector<float, 4> v) { return v; }
 PIXCLI_INLINE Vector<float, 4> Fold(Vector<float, 8> v) {
-  return __builtin_shufflevector(v, v, 0, 1, 2, 3) + __builtin_shufflevector(v, v, 4, 5, 6, 7);
+  return Shuffle<0, 1, 2, 3>(v, v) + Shuffle<4, 5, 6, 7>(v, v);
 }
 PIXCLI_INLINE Vector<float, 4> Fold(Vector<float, 16> v) {
-  return Fold(__builtin_shufflevector(v, v, 0, 1, 2, 3, 4, 5, 6, 7) +
-              __builtin_shufflevector(v, v, 8, 9, 10, 11, 12, 13, 14, 15));
+  return Fold(Shuffle<0, 1, 2, 3, 4, 5, 6, 7>(v, v) + Shuffle<8, 9, 10, 11, 12, 13, 14, 15>(v, v));
 }
 
 PIXCLI_INLINE float Sum(Lanes<float> v) {
@@ -99,11 +80,9 @@ PIXCLI_INLINE double Sum(Lanes<double> v) {
 // The sums of four registers, by transposing: one of them alone would leave most lanes idle.
 PIXCLI_INLINE Vector<float, 4> SumFour(Lanes<float> a, Lanes<float> b, Lanes<float> c, Lanes<float> d) {
   const Vector<float, 4> x = Fold(a), y = Fold(b), z = Fold(c), w = Fold(d);
-  const Vector<float, 4> xy =
-      __builtin_shufflevector(x, y, 0, 4, 1, 5) + __builtin_shufflevector(x, y, 2, 6, 3, 7);
-  const Vector<float, 4> zw =
-      __builtin_shufflevector(z, w, 0, 4, 1, 5) + __builtin_shufflevector(z, w, 2, 6, 3, 7);
-  return __builtin_shufflevector(xy, zw, 0, 1, 4, 5) + __builtin_shufflevector(xy, zw, 2, 3, 6, 7);
+  const Vector<float, 4> xy = Shuffle<0, 4, 1, 5>(x, y) + Shuffle<2, 6, 3, 7>(x, y);
+  const Vector<float, 4> zw = Shuffle<0, 4, 1, 5>(z, w) + Shuffle<2, 6, 3, 7>(z, w);
+  return Shuffle<0, 1, 4, 5>(xy, zw) + Shuffle<2, 3, 6, 7>(xy, zw);
 }
 
 }  // namespace pixcli::PIXCLI_ISA

@@ -26,7 +26,7 @@ inline bool LocateOnPlane(const Samples& s, const PatchView& patch, const Surfac
   }
   const float u0 = static_cast<float>((view.x + dx - patch.x0) * scale),
               v0 = static_cast<float>((view.y + dy - patch.y0) * scale);
-  const VN low = Splat(1), high_u = Splat(s.width - 2.001f), high_v = Splat(s.height - 2.001f);
+  const VN low = Splat(1), high_u = Splat(LastOf(s.width)), high_v = Splat(LastOf(s.height));
   VNInt outside{};
   for (int k = 0; k < support.num_padded; k += kLanes) {
     const VN m1 = Load(m1_of + k), m2 = Load(m2_of + k);
@@ -70,21 +70,6 @@ inline void NodeTangents(const SurfaceView& view, const SupportView& support, do
     Store(m1_of + k, m1);
     Store(m2_of + k, m2);
   }
-}
-
-// Inverse of a symmetric matrix, all given by their lower triangles; false if it is not positive definite.
-inline bool Invert(const double h[6], double out[6]) {
-  const double c00 = h[2] * h[5] - h[4] * h[4], c10 = h[3] * h[4] - h[1] * h[5],
-               c20 = h[1] * h[4] - h[2] * h[3];
-  const double det = h[0] * c00 + h[1] * c10 + h[3] * c20;
-  if (!(h[0] > 0 && h[0] * h[2] > h[1] * h[1] && det > 1e-14 * h[0] * h[2] * h[5])) return false;
-  out[0] = c00 / det;
-  out[1] = c10 / det;
-  out[2] = (h[0] * h[5] - h[3] * h[3]) / det;
-  out[3] = c20 / det;
-  out[4] = (h[1] * h[3] - h[0] * h[4]) / det;
-  out[5] = (h[0] * h[2] - h[1] * h[1]) / det;
-  return true;
 }
 
 }  // namespace

@@ -55,14 +55,15 @@ class Evaluator {
     const int64_t row = level.rows[keypoint_], dimension = Dimension(sampling_);
     const double *scale = level.scales + 2 * row, nan = std::numeric_limits<double>::quiet_NaN();
     if (!std::isfinite(xy[0]) || !std::isfinite(xy[1])) return {nan, nan, nan, nan, nan, nan};
-    CurrentKernels().sample(sampling_, static_cast<const char*>(level.data) + row * PatchBytes(sampling_),
-                            xy[0] * scale[0] - .5 - level.corners[2 * row],
-                            xy[1] * scale[1] - .5 - level.corners[2 * row + 1], rows_.data());
+    SampleWith(CurrentKernels(), sampling_,
+               static_cast<const char*>(level.data) + row * PatchBytes(sampling_),
+               xy[0] * scale[0] - .5 - level.corners[2 * row],
+               xy[1] * scale[1] - .5 - level.corners[2 * row + 1], rows_.data());
     TargetCost sum{};
     for (int64_t t = targets_.ptr[keypoint_]; t < targets_.ptr[keypoint_ + 1]; ++t) {
       std::copy_n(targets_.references + targets_.reference[t] * dimension, dimension, reference_.data());
-      ResidualGram gram;
-      CurrentKernels().residual_gram(rows_.data(), reference_.data(), dimension, &gram);
+      const ResidualGram gram =
+          ResidualGramWith(CurrentKernels(), rows_.data(), reference_.data(), dimension);
       double weight;
       sum.cost += .5 * loss_(gram.rr, &weight);
       sum.x += weight * scale[0] * gram.ur;

@@ -28,7 +28,7 @@ bool SampleObservation(const ReferenceProblem& problem, const Sampling& sampling
     const double last = static_cast<double>(c == 0 ? level.width : level.height) - 1;
     if (!(uv[c] >= 0 && uv[c] <= last)) return false;
   }
-  CurrentKernels().sample_double(sampling, PatchOf(level, sampling, row), uv[0], uv[1], rows->data());
+  SampleWith(CurrentKernels(), sampling, PatchOf(level, sampling, row), uv[0], uv[1], rows->data());
   std::copy_n(rows->data(), dimension, features);
   return std::all_of(features, features + dimension, [](double f) { return std::isfinite(f); });
 }
@@ -123,10 +123,9 @@ bool ComputeCostMaps(const FeatureLevel& level, int64_t num_observations, const 
       std::copy_n(references + reference[k] * dimension, dimension, target.data());
       const void* patch = PatchOf(level, sampling, level.rows[k]);
       for (int64_t s = 0; s < samples; ++s) {
-        CurrentKernels().sample_double(sampling, patch, static_cast<double>(s % level.width),
-                                       static_cast<double>(s / level.width), rows.data());
-        ResidualGram gram;
-        CurrentKernels().residual_gram_double(rows.data(), target.data(), dimension, &gram);
+        SampleWith(CurrentKernels(), sampling, patch, static_cast<double>(s % level.width),
+                   static_cast<double>(s / level.width), rows.data());
+        const ResidualGram gram = ResidualGramWith(CurrentKernels(), rows.data(), target.data(), dimension);
         const double distance = std::sqrt(gram.rr), inverse = distance > 0 ? 1 / distance : 0;
         map[3 * s] = static_cast<float>(distance);
         map[3 * s + 1] = static_cast<float>(gram.ur * inverse);

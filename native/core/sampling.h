@@ -14,23 +14,33 @@ namespace {
 
 constexpr int kLanes = kLanesOf<float>;
 typedef Vector<float, 4> V4;
-typedef float V4Unaligned __attribute__((vector_size(16), aligned(4)));
 typedef Vector<float, 8> V8;
 typedef Vector<int64_t, 4> Pair4;
 typedef Lanes<float> VN;
 typedef Vector<int32_t, kLanes> VNInt;
 
-constexpr int kMaxPatch = 192;  // samples a side
+constexpr int kMaxPatch = 192;     // samples a side
+constexpr double kMaxStep = 1.5;   // pixels an iteration
+constexpr double kSettled = 0.15;  // pixels; what was linearised is kept from there on
 
-inline VN Load(const float* p) { return *reinterpret_cast<const VN*>(p); }  // aligned
+inline VN Load(const float* p) { return LoadAligned<VN>(p); }
 inline VN Splat(float v) { return v - VN{}; }
-inline VN Abs(VN v) { return v < 0 ? -v : v; }
-inline VNInt Interleaved(int first) {
-  VNInt order = {};
-  for (int i = 0; i < kLanes; ++i) order[i] = first + i / 2 + (i % 2) * kLanes;
-  return order;
+inline VN Abs(VN v) { return Select(v < 0, -v, v); }
+inline V4 LoadRow(const float* p) { return LoadAs<V4>(p); }
+
+// Stores the lanes of both in turn.
+inline void StoreInterleaved(Vector<float, 4> a, Vector<float, 4> b, float* out) {
+  Store(out, Shuffle<0, 4, 1, 5>(a, b));
+  Store(out + 4, Shuffle<2, 6, 3, 7>(a, b));
 }
-inline V4 LoadRow(const float* p) { return *reinterpret_cast<const V4Unaligned*>(p); }
+inline void StoreInterleaved(Vector<float, 8> a, Vector<float, 8> b, float* out) {
+  Store(out, Shuffle<0, 8, 1, 9, 2, 10, 3, 11>(a, b));
+  Store(out + 8, Shuffle<4, 12, 5, 13, 6, 14, 7, 15>(a, b));
+}
+inline void StoreInterleaved(Vector<float, 16> a, Vector<float, 16> b, float* out) {
+  Store(out, Shuffle<0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23>(a, b));
+  Store(out + 16, Shuffle<8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31>(a, b));
+}
 
 // The samples of one patch as floats, with room to read four from the last one.
 struct Samples {
@@ -61,19 +71,22 @@ struct NodeMap {
   float u, v, ux, uy, vx, vy, wx, wy;
 };
 
+// Below it, the 4x4 samples around a coordinate are inside a patch of that many.
+inline float LastOf(int samples) { return static_cast<float>(samples) - 2.001f; }
+
 // Whether every node, within [-radius, radius]^2, has its 4x4 samples inside the patch.
 inline bool Inside(const NodeMap& m, float radius, const Samples& s) {
   const float least = 1 - radius * (fabsf(m.wx) + fabsf(m.wy));
   if (!(least > .5f)) return false;
   const float reach = radius / least;
   const float du = reach * (fabsf(m.ux) + fabsf(m.uy)), dv = reach * (fabsf(m.vx) + fabsf(m.vy));
-  return m.u - du >= 1 && m.v - dv >= 1 && m.u + du < s.width - 2.001f && m.v + dv < s.height - 2.001f;
+  return m.u - du >= 1 && m.v - dv >= 1 && m.u + du < LastOf(s.width) && m.v + dv < LastOf(s.height);
 }
 
 // The cubic B-spline's four weights at fraction f, and their derivatives.
 constexpr V4 kWeight0 = {1 / 6.f, 4 / 6.f, 1 / 6.f, 0}, kWeight1 = {-.5f, 0, .5f, 0},
              kWeight2 = {.5f, -1, .5f, 0}, kWeight3 = {-1 / 6.f, .5f, -.5f, 1 / 6.f};
-inline V8 TwoOfEach(V4 v) { return __builtin_shufflevector(v, v, 0, 0, 1, 1, 2, 2, 3, 3); }
+inline V8 TwoOfEach(V4 v) { return Shuffle<0, 0, 1, 1, 2, 2, 3, 3>(v, v); }
 inline V4 SplineWeights(float f) { return kWeight0 + f * (kWeight1 + f * (kWeight2 + f * kWeight3)); }
 inline V4 SplineSlopes(float f) { return kWeight1 + f * (2 * kWeight2 + f * (3 * kWeight3)); }
 
@@ -84,18 +97,16 @@ struct Cells {
 
   int64_t Fractions(int k) const {  // both of a node, as they lie in memory
     int64_t both;
-    __builtin_memcpy(&both, fraction[k], sizeof(both));
+    memcpy(&both, fraction[k], sizeof(both));
     return both;
   }
 };
 
 // Places the nodes from k on at (u, v) in a patch of that width.
 inline void Place(VN u, VN v, int width, int k, Cells* cells) {
-  const VNInt i = __builtin_convertvector(u, VNInt), j = __builtin_convertvector(v, VNInt);
-  const VN fu = u - __builtin_convertvector(i, VN), fv = v - __builtin_convertvector(j, VN);
-  Store(cells->fraction[k], __builtin_shuffle(fu, fv, Interleaved(0)));
-  Store(cells->fraction[k] + kLanes, __builtin_shuffle(fu, fv, Interleaved(kLanes / 2)));
-  *reinterpret_cast<VNInt*>(cells->corner + k) = (j - 1) * width + (i - 1);
+  const VNInt i = Convert<VNInt>(u), j = Convert<VNInt>(v);
+  StoreInterleaved(u - Convert<VN>(i), v - Convert<VN>(j), cells->fraction[k]);
+  Store(cells->corner + k, (j - 1) * width + (i - 1));
 }
 
 inline void Locate(const Samples& s, const NodeMap& m, const SupportView& support, Cells* cells) {
@@ -122,8 +133,7 @@ inline float Dot(V4 a, V4 b) {
 // Sums of the pairs of neighbours within each half: of a in the first two places of a half, of b in the
 // others.
 inline V8 AddPairs(V8 a, V8 b) {
-  return __builtin_shufflevector(a, b, 0, 2, 8, 10, 4, 6, 12, 14) +
-         __builtin_shufflevector(a, b, 1, 3, 9, 11, 5, 7, 13, 15);
+  return Shuffle<0, 2, 8, 10, 4, 6, 12, 14>(a, b) + Shuffle<1, 3, 9, 11, 5, 7, 13, 15>(a, b);
 }
 
 // A node at a time: the four rows of its samples in two vectors, so that the sum of 16 products takes few
@@ -137,19 +147,18 @@ inline void SampleValues(const Samples& s, const Cells& cells, const SupportView
     for (int i = 0; i < 8; ++i) {
       const float* p = s.data + cells.corner[k + i];
       const int64_t both = cells.Fractions(k + i);
-      const V8 f = reinterpret_cast<V8>(Pair4{both, both, both, both});
+      const V8 f = Bits<V8>(Pair4{both, both, both, both});
       const V8 w = c0 + f * (c1 + f * (c2 + f * c3));
-      const V8 rows01 = __builtin_shufflevector(LoadRow(p), LoadRow(p + s.width), 0, 1, 2, 3, 4, 5, 6, 7);
-      const V8 rows23 =
-          __builtin_shufflevector(LoadRow(p + 2 * s.width), LoadRow(p + 3 * s.width), 0, 1, 2, 3, 4, 5, 6, 7);
-      product[i] = (rows01 * __builtin_shufflevector(w, w, 1, 1, 1, 1, 3, 3, 3, 3) +
-                    rows23 * __builtin_shufflevector(w, w, 5, 5, 5, 5, 7, 7, 7, 7)) *
-                   __builtin_shufflevector(w, w, 0, 2, 4, 6, 0, 2, 4, 6);
+      const V8 rows01 = Shuffle<0, 1, 2, 3, 4, 5, 6, 7>(LoadRow(p), LoadRow(p + s.width));
+      const V8 rows23 = Shuffle<0, 1, 2, 3, 4, 5, 6, 7>(LoadRow(p + 2 * s.width), LoadRow(p + 3 * s.width));
+      product[i] =
+          (rows01 * Shuffle<1, 1, 1, 1, 3, 3, 3, 3>(w, w) + rows23 * Shuffle<5, 5, 5, 5, 7, 7, 7, 7>(w, w)) *
+          Shuffle<0, 2, 4, 6, 0, 2, 4, 6>(w, w);
     }
     const V8 first = AddPairs(AddPairs(product[0], product[1]), AddPairs(product[2], product[3]));
     const V8 second = AddPairs(AddPairs(product[4], product[5]), AddPairs(product[6], product[7]));
-    *reinterpret_cast<V8*>(out + k) = __builtin_shufflevector(first, second, 0, 1, 2, 3, 8, 9, 10, 11) +
-                                      __builtin_shufflevector(first, second, 4, 5, 6, 7, 12, 13, 14, 15);
+    Store(out + k, Shuffle<0, 1, 2, 3, 8, 9, 10, 11>(first, second) +
+                       Shuffle<4, 5, 6, 7, 12, 13, 14, 15>(first, second));
   }
 }
 
@@ -266,7 +275,7 @@ inline void AccumulateGradient(const float* jacobian, int stride, const SupportV
   for (int k = 0; k < support.num_padded; k += kLanes) {
     const VN r = Load(residual->value + k), size = Abs(r);
     VN w = Load(support.weight + k);
-    w = size > limit ? w * limit / size : w;
+    w = Select(size > limit, w * limit / size, w);
     Store(residual->weight + k, w);
     const VN wr = w * r;
     square += wr * r;

@@ -2,82 +2,80 @@
 
 #include <vector>
 
-#include "core/cpu.h"
+#include "core/kernels.h"
+#include "core/scratch.h"
 
 namespace pixcli {
 namespace {
 
-const SurfaceKernel& Kernel() {
-#if defined(__x86_64__)
-  switch (CurrentIsa()) {
-    case Isa::kAvx512: return avx512::kSurfaceKernel;
-    case Isa::kAvx2: return avx2::kSurfaceKernel;
-    default: break;
-  }
-#endif
-  return baseline::kSurfaceKernel;
-}
-
-// The pairs of one point and the memory to work on them; kept from point to point.
-class Workspace {
- public:
-  void Fill(const PatchArrays& patches, const SurfaceArrays& s, int64_t point, const SupportView& support) {
-    pairs_.clear();
-    for (int64_t i = s.ptr[point]; i < s.ptr[point + 1]; ++i) {
-      const bool same = i > s.ptr[point] && s.reference_patch[i] == s.reference_patch[i - 1] &&
-                        s.spacing[i] == s.spacing[i - 1];
-      pairs_.push_back(
-          {&s.views[s.view[i]], patches[s.patch[i]], patches[s.reference_patch[i]], s.spacing[i], !same});
-    }
-    const size_t size = Kernel().scratch_size(pairs_.data(), pairs_.size(), support) + kAlignment;
-    if (memory_.size() < size) memory_.resize(size);
-    const size_t misaligned = reinterpret_cast<uintptr_t>(memory_.data()) % kAlignment;
-    scratch_ = memory_.data() + (misaligned ? kAlignment - misaligned : 0);
-  }
-  const SurfacePair* Pairs() const { return pairs_.data(); }
-  int64_t Size() const { return pairs_.size(); }
-  char* Scratch() const { return scratch_; }
-
- private:
-  static constexpr size_t kAlignment = 64;
-  std::vector<SurfacePair> pairs_;
-  std::vector<char> memory_;
-  char* scratch_ = nullptr;
-};
-
-template <class Work>
-bool ForEachPoint(const PatchArrays& patches, const SupportView& support, const SurfaceArrays& surfaces,
-                  int num_threads, const Poll& poll, Work&& work) {
-  return ParallelFor(surfaces.num_points, 16, num_threads, poll, [&](int64_t begin, int64_t end, int) {
-    Workspace workspace;
+// work(point, pairs, number of pairs, scratch) for each point.
+template <class Patch, class Support, class Patches, class Work>
+bool ForEachPoint(const PlaneKernel<Patch, Support>& kernel, const Patches& patches, const Support& support,
+                  const SurfaceArrays& s, int num_threads, const Poll& poll, const Work& work) {
+  return ParallelFor(s.num_points, 16, num_threads, poll, [&](int64_t begin, int64_t end, int) {
+    Scratch scratch;
+    std::vector<PlanePair<Patch>> pairs;
     for (int64_t p = begin; p < end; ++p) {
-      workspace.Fill(patches, surfaces, p, support);
-      work(p, workspace);
+      pairs.clear();
+      for (int64_t i = s.ptr[p]; i < s.ptr[p + 1]; ++i) {
+        const bool same = i > s.ptr[p] && s.reference_patch[i] == s.reference_patch[i - 1] &&
+                          s.spacing[i] == s.spacing[i - 1];
+        pairs.push_back(
+            {&s.views[s.view[i]], patches[s.patch[i]], patches[s.reference_patch[i]], s.spacing[i], !same});
+      }
+      const auto n = static_cast<int64_t>(pairs.size());
+      work(p, pairs.data(), n, scratch.Take(kernel.scratch_size(pairs.data(), n, support)));
     }
   });
+}
+
+template <class Patch, class Support, class Patches>
+bool Refine(const PlaneKernel<Patch, Support>& kernel, const Patches& patches, const Support& support,
+            const SurfaceArrays& s, const SurfaceLimits& limits, int num_threads, const Poll& poll,
+            SurfaceFit* fits) {
+  return ForEachPoint(kernel, patches, support, s, num_threads, poll,
+                      [&](int64_t p, const PlanePair<Patch>* pairs, int64_t n, char* scratch) {
+                        kernel.refine(s.views[s.reference[p]], pairs, n, support, limits, scratch, &fits[p]);
+                      });
+}
+
+template <class Patch, class Support, class Patches>
+bool Measure(const PlaneKernel<Patch, Support>& kernel, const Patches& patches, const Support& support,
+             const SurfaceArrays& s, const SurfaceLimits& limits, const Plane* planes, int num_threads,
+             const Poll& poll, SurfaceShift* shifts) {
+  return ForEachPoint(kernel, patches, support, s, num_threads, poll,
+                      [&](int64_t p, const PlanePair<Patch>* pairs, int64_t n, char* scratch) {
+                        kernel.measure(s.views[s.reference[p]], pairs, n, support, limits, planes[p], scratch,
+                                       shifts + s.ptr[p]);
+                      });
 }
 
 }  // namespace
 
-bool RefineSurfaces(const PatchArrays& patches, const Support& support, const SurfaceArrays& surfaces,
+bool RefineSurfaces(const PatchArrays& patches, const SupportView& support, const SurfaceArrays& surfaces,
                     const SurfaceLimits& limits, int num_threads, const Poll& poll, SurfaceFit* fits) {
-  const SurfaceKernel& kernel = Kernel();
-  const SupportView nodes = support.View();
-  return ForEachPoint(patches, nodes, surfaces, num_threads, poll, [&](int64_t p, const Workspace& w) {
-    kernel.refine(surfaces.views[surfaces.reference[p]], w.Pairs(), w.Size(), nodes, limits, w.Scratch(),
-                  &fits[p]);
-  });
+  return Refine(CurrentKernels().surfaces, patches, support, surfaces, limits, num_threads, poll, fits);
 }
 
-bool MeasureShifts(const PatchArrays& patches, const Support& support, const SurfaceArrays& surfaces,
+bool RefineSurfaces(const FeatureArrays& patches, const FeatureSupport& support,
+                    const SurfaceArrays& surfaces, const SurfaceLimits& limits, int num_threads,
+                    const Poll& poll, SurfaceFit* fits) {
+  return Refine(CurrentKernels().feature_surfaces, patches, support, surfaces, limits, num_threads, poll,
+                fits);
+}
+
+bool MeasureShifts(const PatchArrays& patches, const SupportView& support, const SurfaceArrays& surfaces,
                    const SurfaceLimits& limits, const Plane* planes, int num_threads, const Poll& poll,
                    SurfaceShift* shifts) {
-  const SurfaceKernel& kernel = Kernel();
-  const SupportView nodes = support.View();
-  return ForEachPoint(patches, nodes, surfaces, num_threads, poll, [&](int64_t p, const Workspace& w) {
-    kernel.measure(surfaces.views[surfaces.reference[p]], w.Pairs(), w.Size(), nodes, limits, planes[p],
-                   w.Scratch(), shifts + surfaces.ptr[p]);
-  });
+  return Measure(CurrentKernels().surfaces, patches, support, surfaces, limits, planes, num_threads, poll,
+                 shifts);
+}
+
+bool MeasureShifts(const FeatureArrays& patches, const FeatureSupport& support, const SurfaceArrays& surfaces,
+                   const SurfaceLimits& limits, const Plane* planes, int num_threads, const Poll& poll,
+                   SurfaceShift* shifts) {
+  return Measure(CurrentKernels().feature_surfaces, patches, support, surfaces, limits, planes, num_threads,
+                 poll, shifts);
 }
 
 }  // namespace pixcli

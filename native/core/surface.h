@@ -4,6 +4,7 @@
 #include <cstdint>
 
 #include "core/alignment.h"
+#include "core/features.h"
 #include "core/parallel.h"
 #include "core/surface_kernel.h"
 
@@ -22,13 +23,19 @@ struct SurfaceArrays {
   const double* spacing;
 };
 
-// Refines fits[p].plane of each point. Returns false if the poll stopped it. Results of both functions do not
+// Refines fits[p].plane of each point. Returns false if the poll stopped it. Results of all functions do not
 // depend on the number of threads.
-bool RefineSurfaces(const PatchArrays& patches, const Support& support, const SurfaceArrays& surfaces,
+bool RefineSurfaces(const PatchArrays& patches, const SupportView& support, const SurfaceArrays& surfaces,
                     const SurfaceLimits& limits, int num_threads, const Poll& poll, SurfaceFit* fits);
+bool RefineSurfaces(const FeatureArrays& patches, const FeatureSupport& support,
+                    const SurfaceArrays& surfaces, const SurfaceLimits& limits, int num_threads,
+                    const Poll& poll, SurfaceFit* fits);
 
 // Measures a shift for each pair.
-bool MeasureShifts(const PatchArrays& patches, const Support& support, const SurfaceArrays& surfaces,
+bool MeasureShifts(const PatchArrays& patches, const SupportView& support, const SurfaceArrays& surfaces,
+                   const SurfaceLimits& limits, const Plane* planes, int num_threads, const Poll& poll,
+                   SurfaceShift* shifts);
+bool MeasureShifts(const FeatureArrays& patches, const FeatureSupport& support, const SurfaceArrays& surfaces,
                    const SurfaceLimits& limits, const Plane* planes, int num_threads, const Poll& poll,
                    SurfaceShift* shifts);
 

@@ -10,6 +10,7 @@
 #include <stdint.h>
 
 #include "core/alignment_kernel.h"
+#include "core/feature_kernel.h"
 
 namespace pixcli {
 
@@ -27,9 +28,10 @@ struct Plane {
 };
 
 // A view that is compared with the reference view.
-struct SurfacePair {
+template <class Patch>
+struct PlanePair {
   const SurfaceView* view;
-  PatchView patch, reference_patch;
+  Patch patch, reference_patch;
   double spacing;     // of the nodes, in pixels of the reference view
   bool new_template;  // whether reference_patch and spacing differ from those of the pair before
 };
@@ -59,26 +61,20 @@ struct SurfaceShift {
   int32_t outcome;  // an Outcome
 };
 
-struct SurfaceKernel {
+template <class Patch, class Support>
+struct PlaneKernel {
+  typedef PlanePair<Patch> Pair;
   // Bytes of 64-byte aligned memory that the other two need.
-  int64_t (*scratch_size)(const SurfacePair* pairs, int64_t n, const SupportView& support);
+  int64_t (*scratch_size)(const Pair* pairs, int64_t n, const Support& support);
   // Refines fit->plane until all views agree with the reference.
-  void (*refine)(const SurfaceView& reference, const SurfacePair* pairs, int64_t n,
-                 const SupportView& support, const SurfaceLimits& limits, char* scratch, SurfaceFit* fit);
+  void (*refine)(const SurfaceView& reference, const Pair* pairs, int64_t n, const Support& support,
+                 const SurfaceLimits& limits, char* scratch, SurfaceFit* fit);
   // Measures the shift of each view against the warp that the plane induces.
-  void (*measure)(const SurfaceView& reference, const SurfacePair* pairs, int64_t n,
-                  const SupportView& support, const SurfaceLimits& limits, const Plane& plane, char* scratch,
-                  SurfaceShift* shifts);
+  void (*measure)(const SurfaceView& reference, const Pair* pairs, int64_t n, const Support& support,
+                  const SurfaceLimits& limits, const Plane& plane, char* scratch, SurfaceShift* shifts);
 };
 
-namespace baseline {
-extern const SurfaceKernel kSurfaceKernel;
-}
-namespace avx2 {
-extern const SurfaceKernel kSurfaceKernel;
-}
-namespace avx512 {
-extern const SurfaceKernel kSurfaceKernel;
-}
+using SurfaceKernel = PlaneKernel<PatchView, SupportView>;
+using FeatureSurfaceKernel = PlaneKernel<FeaturePatch, FeatureSupport>;
 
 }  // namespace pixcli

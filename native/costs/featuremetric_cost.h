@@ -26,8 +26,8 @@ class SampledPatch {
   // Rows of value and derivatives with respect to samples, see Sample.
   const double* Sample(const double* xy, std::vector<double>* rows) const {
     rows->resize(3 * RowStride(dimension()));
-    kernels_.sample_double(sampling_, data_, xy[0] * scale_[0] - .5 - corner_[0],
-                           xy[1] * scale_[1] - .5 - corner_[1], rows->data());
+    SampleWith(kernels_, sampling_, data_, xy[0] * scale_[0] - .5 - corner_[0],
+               xy[1] * scale_[1] - .5 - corner_[1], rows->data());
     return rows->data();
   }
 

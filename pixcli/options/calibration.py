@@ -65,6 +65,7 @@ class CalibrationOptions(OptionGroup):
         "Camera models that auto may choose besides a camera's own, separated by commas: name those that "
         "programs downstream can read. all: COLMAP's radial, OpenCV and fisheye models.",
         parse=_parse_candidates,
+        advanced=True,
     )
     share: Literal["keep", "auto"] = option(
         "keep",

@@ -1,4 +1,5 @@
-#include "core/interpolation_kernel.h"
+#include "core/inner_product_kernel.h"
+
 #include "core/lanes.h"
 
 namespace pixcli::PIXCLI_ISA {
@@ -17,7 +18,7 @@ PIXCLI_INLINE void Flush(const Lanes<double>* four, double* out) {
 }
 
 template <class R>
-void SumResidualGram(const R* rows, const R* reference, int64_t dimension, ResidualGram* out) {
+void ComputeResidualGram(const R* rows, const R* reference, int64_t dimension, ResidualGram* out) {
   const int64_t stride = RowStride(dimension), padded = PaddedDimension(dimension);
   double total[6] = {};
   for (int64_t begin = 0; begin < padded; begin += kBlock) {
@@ -38,8 +39,6 @@ void SumResidualGram(const R* rows, const R* reference, int64_t dimension, Resid
   }
   *out = {total[0], total[1], total[2], total[3], total[4], total[5]};
 }
-
-}  // namespace
 
 // The difference lives in registers only. It, and not ‖f_i‖² + ‖f_j‖² - 2 f_i·f_j, keeps small costs exact.
 void ComputeEdgeProducts(const float* rows_i, const float* rows_j, int64_t dimension, EdgeProducts* out) {
@@ -88,29 +87,10 @@ void ComputeGram(const float* rows, int64_t dimension, Gram* out) {
   *out = {total[0], total[1], total[2], total[3]};
 }
 
-void ComputeResidualGram(const float* rows, const float* reference, int64_t dimension, ResidualGram* out) {
-  SumResidualGram(rows, reference, dimension, out);
-}
+}  // namespace
 
-void ComputeResidualGram(const double* rows, const double* reference, int64_t dimension, ResidualGram* out) {
-  SumResidualGram(rows, reference, dimension, out);
-}
-
-float MultiplyAdd(int64_t count) {
-  constexpr int kLanes = kLanesOf<float> < 8 ? kLanesOf<float> : 8, kChains = 12;
-  typedef Vector<float, kLanes> Floats;
-  Floats sums[kChains];
-  for (int k = 0; k < kChains; ++k) sums[k] = Floats{} + static_cast<float>(k);
-  Floats scale = Floats{} + .5f;
-  for (int64_t i = 0; i < count; i += kLanes * kChains) {
-#if defined(__x86_64__)
-    asm volatile("" : "+x"(scale));  // not to be folded away
-#endif
-    for (int k = 0; k < kChains; ++k) sums[k] = sums[k] * scale + scale;
-  }
-  Floats sum{};
-  for (int k = 0; k < kChains; ++k) sum += sums[k];
-  return sum[0];
-}
+extern const InnerProductKernel kInnerProductKernel;
+const InnerProductKernel kInnerProductKernel = {ComputeEdgeProducts, ComputeGram, ComputeResidualGram<float>,
+                                                ComputeResidualGram<double>};
 
 }  // namespace pixcli::PIXCLI_ISA
