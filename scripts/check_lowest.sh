@@ -1,11 +1,12 @@
 #!/usr/bin/env bash
 # Builds and tries pixcli with the lowest versions that pyproject.toml and meson.build allow, in an environment of its
-# own. For the lowest Python too: newer ones find no wheels of these versions.
+# own.
 # usage: check_lowest.sh PYTHON
 set -euo pipefail
 
 python=$(realpath --no-symlinks "$1")
 cd "$(dirname "$0")/.."
+"$python" -c 'import sys; sys.exit(sys.version_info >= (3, 13))' || { echo "check_lowest.sh: wheels of the lowest versions are for Python 3.11 and 3.12" >&2; exit 1; }
 environment=$(mktemp --directory)
 trap 'rm -rf "$environment"' EXIT
 "$python" - > "$environment/lowest.txt" << 'CODE'

@@ -1,6 +1,6 @@
 // The members of Ceres' base classes that are not inline. Defined here, Ceres' headers suffice: neither its
-// library nor the glog that it needs enters the process beside those inside the wheels of pyceres and pycolmap,
-// and it does not matter whether a system has the library static, shared or not at all.
+// library nor the glog that it needs enters the process beside those inside the wheels of pyceres and
+// pycolmap, and it does not matter whether a system has the library static, shared or not at all.
 #include <ceres/cost_function.h>
 #include <ceres/manifold.h>
 
