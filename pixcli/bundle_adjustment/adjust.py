@@ -1,7 +1,7 @@
 """Refinement of a COLMAP model, from reading it to writing it."""
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -29,7 +29,7 @@ from pixcli.bundle_adjustment.surface_rounds import SurfaceAdjustment, adjust_by
 from pixcli.bundle_adjustment.track_revision import TrackRevision, revise_tracks
 from pixcli.calibration.calibrate import Ladders, cameras_to_calibrate, ladders_of
 from pixcli.calibration.diagnosis import Cause, find_causes
-from pixcli.calibration.priors import FocalPrior
+from pixcli.calibration.priors import FocalPrior, centred_lenses
 from pixcli.calibration.report import Calibration, calibrations
 from pixcli.errors import UserError
 from pixcli.geometry.observations import Observations, read_observations, reprojection_errors
@@ -127,12 +127,13 @@ def refine_model(
         )
     model, images, missing, constants = inputs.model, inputs.images, inputs.missing, inputs.constants
     before = pycolmap.Reconstruction(model)
+    given = adjustment
     if options.strategy == "surface":
         to_calibrate = cameras_to_calibrate(model, calibration, adjustment, constants.cameras)
         constants = replace(constants, lenses=to_calibrate)
         if to_calibrate:
             adjustment = replace(adjustment, refine_principal_point=True)
-    candidates = ladders_of(model, calibration, constants.lenses)
+    candidates = ladders_of(model, calibration, given, constants.lenses)
     if covariance_path is not None:
         check_covariance(model, adjustment, constants)
     log.info("%d images, %d points", len(images), model.num_points3D())
@@ -214,7 +215,9 @@ def refine_model(
     lenses: list[Calibration] = []
     if isinstance(part, SurfaceAdjustment) and part.lenses:
         with progress.phase("calibrate"):
-            covariances = camera_covariances(model, judged, accepted, adjustment, constants)
+            centred = {k for choice in part.lenses if choice.centred for k in choice.cameras}
+            held = replace(constants, lenses=centred_lenses(constants.lenses, centred))
+            covariances = camera_covariances(model, judged, accepted, adjustment, held)
             lenses = calibrations(model, part.lenses, covariances, constants.lenses)
     with progress.phase("diagnose"):
         explain = partial(explain_fields, model, judged, accepted, adjustment, ceres, constants)
@@ -322,10 +325,14 @@ def explain_fields(
     priors = {k: FocalPrior.of(camera) for k, camera in cameras.items() if k not in still}
     released = replace(constants, cameras=still, lenses=priors)
     every = {f"refine_{part}": True for part in ("focal_length", "principal_point", "extra_params")}
-    as_it_was = partial(adjust_geometrically, options=adjustment, ceres=ceres, constants=constants)
-    free = partial(
-        adjust_geometrically, options=replace(adjustment, **every), ceres=ceres, constants=released
-    )
+    freed = replace(adjustment, **every)
+
+    def as_it_was(state: pycolmap.Reconstruction, scales: Sequence[float], _: Collection[int]) -> None:
+        adjust_geometrically(state, scales, adjustment, ceres, constants)
+
+    def free(state: pycolmap.Reconstruction, scales: Sequence[float], _: Collection[int]) -> None:
+        adjust_geometrically(state, scales, freed, ceres, released)
+
     scales = FIRST_SCALES[-1:]
     return find_causes(model, observations, accepted, asked, as_it_was, free, scales)
 

@@ -1,8 +1,7 @@
 """The surface strategy: surfaces measured at fixed poses, then COLMAP's own adjustment, round by round."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 
 import numpy as np
 import pycolmap
@@ -22,6 +21,7 @@ from pixcli.bundle_adjustment.geometric import (
 )
 from pixcli.bundle_adjustment.problem import Constants
 from pixcli.calibration.calibrate import Ladders, LensChoice, calibrate, share_lenses, without_hopeless
+from pixcli.calibration.priors import centred_lenses
 from pixcli.geometry.observations import Observations, points_of, project, read_observations
 from pixcli.options import DenseFeaturesOptions
 from pixcli.options.bundle_adjustment import BundleAdjustmentCeresOptions, BundleAdjustmentOptions
@@ -135,7 +135,10 @@ def adjust_by_surfaces(
         sharing: whether those that agree become one.
     """
     observations = read_observations(model, options.min_track_length)
-    adjust = partial(adjust_geometrically, options=options, ceres=ceres, constants=constants)
+
+    def adjust(state: pycolmap.Reconstruction, scales: Sequence[float], centred: Collection[int]) -> None:
+        held = replace(constants, lenses=centred_lenses(constants.lenses, centred))
+        adjust_geometrically(state, scales, options, ceres, held)
 
     _estimate(model, observations, images, features).announce(_REMEDY)
     lenses: list[LensChoice] = []
@@ -144,7 +147,7 @@ def adjust_by_surfaces(
             every = np.ones(len(observations.image_ids), bool)
             lenses = calibrate(model, observations, every, ladders, adjust, FIRST_SCALES)
         else:
-            adjust(model, FIRST_SCALES)
+            adjust(model, FIRST_SCALES, ())
     projected = project(model, observations)
     done: list[SurfaceRound] = []
     normals: Float64 | None = None
@@ -166,11 +169,13 @@ def adjust_by_surfaces(
         with progress.phase("adjust"):
             # Only the last round needs the tight loss: the others lead to places to measure at.
             scales = scales_down_to(residual_before) if last else FIRST_SCALES[-1:]
-            adjust(model, scales)
+            centred = {k for choice in lenses if choice.centred for k in choice.cameras}
+            adjust(model, scales, centred)
             if last and sharing:
-                covariances = camera_covariances(model, observations, accepted, options, constants)
+                held = replace(constants, lenses=centred_lenses(constants.lenses, centred))
+                covariances = camera_covariances(model, observations, accepted, options, held)
                 lenses = share_lenses(model, lenses, covariances)
-                adjust(model, scales)
+                adjust(model, scales, centred)
         if not keep_completed:
             _take_back(model, added)
         before, projected = projected, project(model, observations)
