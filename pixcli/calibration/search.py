@@ -14,7 +14,7 @@ Float64 = NDArray[np.float64]
 Fit = Mapping[int, Float64]
 """(k,) parameters by camera."""
 
-BETTER = 4.0
+BETTER = 3.0
 """Standard errors: a richer model that is ahead by less is not taken."""
 
 _HOPE = 1.0  # standard errors: where no model is ahead by more, there is no better one to be found
