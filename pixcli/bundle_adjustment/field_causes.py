@@ -1,8 +1,7 @@
 """What explains residual fields: parameters that are held, or a camera model that is too simple."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
-from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -44,7 +43,12 @@ def explain_fields(
         refine_principal_point=True,
         refine_extra_params=True,
     )
-    adjust = partial(adjust_geometrically, ceres=options.bundle_adjustment_ceres)
-    as_it_was = partial(adjust, options=options.bundle_adjustment, constants=constants)
-    free = partial(adjust, options=intrinsics, constants=released)
+    ceres = options.bundle_adjustment_ceres
+
+    def as_it_was(state: pycolmap.Reconstruction, scales: Sequence[float], _: Collection[int]) -> None:
+        adjust_geometrically(state, scales, options.bundle_adjustment, ceres, constants)
+
+    def free(state: pycolmap.Reconstruction, scales: Sequence[float], _: Collection[int]) -> None:
+        adjust_geometrically(state, scales, intrinsics, ceres, released)
+
     return find_causes(model, observations, accepted, asked, as_it_was, free, FIRST_SCALES[-1:])

@@ -137,6 +137,7 @@ def _problem(
             config.add_constant_point(point_id)
     if not constants.images:
         config.fix_gauge(pycolmap.BundleAdjustmentGauge.TWO_CAMS_FROM_WORLD)
+    # Some principal points may be held by their priors: COLMAP holds those of all cameras or of none.
     adjuster = pycolmap.create_default_ceres_bundle_adjuster(adjustment, config, model)
     lenses = {k: (model.cameras[k], constants.lenses[k]) for k in _calibrated(model, constants)}
     params = {k: camera.params for k, (camera, _) in lenses.items()}  # the model's memory, as COLMAP takes it

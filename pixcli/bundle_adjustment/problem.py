@@ -1,7 +1,7 @@
 """Bundle adjustment problems for pyceres: a model's poses, cameras and points with costs between them."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from pixcli import _core
 from pixcli.bundle_adjustment.priors import PositionPriors, add_position_priors
 from pixcli.bundle_adjustment.solver import BundleSummary, Loss, ceres_loss, solve_problem
-from pixcli.calibration.priors import FocalPriors, add_lens_priors
+from pixcli.calibration.priors import FocalPriors, add_lens_priors, centred_lenses
 from pixcli.ceres import colmap_costs, costs, pyceres
 from pixcli.errors import UserError
 from pixcli.geometry.observations import Observations
@@ -40,6 +40,11 @@ class Constants:
     """Of the points on all levels, for strategies that compare features; None: they are found."""
     lenses: FocalPriors = field(default_factory=dict)
     """Cameras that are calibrated: weak priors hold what observations do not determine of them."""
+
+
+def with_centred(constants: Constants, cameras: Collection[int]) -> Constants:
+    """The same, with the principal points of calibrated cameras held near the middle of their images."""
+    return replace(constants, lenses=centred_lenses(constants.lenses, cameras))
 
 
 class BundleProblem:

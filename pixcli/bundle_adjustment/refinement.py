@@ -21,12 +21,12 @@ from pixcli.bundle_adjustment.inputs import check_observations, set_aside
 from pixcli.bundle_adjustment.model_covariance import ModelCovariance, check_covariance, model_covariance
 from pixcli.bundle_adjustment.model_result import ModelResult
 from pixcli.bundle_adjustment.priors import align_to_priors
-from pixcli.bundle_adjustment.problem import Constants
+from pixcli.bundle_adjustment.problem import Constants, with_centred
 from pixcli.bundle_adjustment.residual_field import ResidualField, residual_fields
 from pixcli.bundle_adjustment.strategy import Adjustment, Strategy, Task
 from pixcli.bundle_adjustment.surface_rounds import adjust_by_surfaces
 from pixcli.bundle_adjustment.track_revision import TrackRevision, revise_tracks
-from pixcli.calibration.calibrate import cameras_to_calibrate, ladders_of
+from pixcli.calibration.calibrate import cameras_to_calibrate, centred_cameras, ladders_of
 from pixcli.calibration.report import Calibration, calibrations
 from pixcli.errors import UserError
 from pixcli.geometry.match_graph import MatchGraph
@@ -109,6 +109,7 @@ def _task(
     check_observations(model, options.bundle_adjustment.min_track_length)
     if constants.priors is not None and not constants.images:  # which say where the world is
         align_to_priors(model, constants.priors)
+    given = options.bundle_adjustment
     if how.strategy == "surface":
         lenses = cameras_to_calibrate(
             model, options.calibration, options.bundle_adjustment, constants.cameras
@@ -124,7 +125,7 @@ def _task(
         image_files(model, Path(images), how.allow_missing_images),
         options,
         constants,
-        ladders_of(model, options.calibration, constants.lenses),
+        ladders_of(model, options.calibration, given, constants.lenses),
         last=how.num_loops == 0,
         with_residuals=with_covariance,
         progress=progress,
@@ -232,7 +233,7 @@ def _calibrations(task: Task, part: Adjustment) -> list[Calibration]:
             part.observations,
             part.accepted,
             task.options.bundle_adjustment,
-            task.constants,
+            with_centred(task.constants, centred_cameras(part.lenses)),
         )
         return calibrations(task.model, part.lenses, covariances, task.constants.lenses)
 

@@ -1,6 +1,6 @@
 """The surface strategy: surfaces measured at fixed poses, then COLMAP's own adjustment, round by round."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -19,9 +19,16 @@ from pixcli.bundle_adjustment.geometric import (
     camera_covariances,
     scales_down_to,
 )
+from pixcli.bundle_adjustment.problem import with_centred
 from pixcli.bundle_adjustment.solver import BundleSummary
 from pixcli.bundle_adjustment.strategy import Adjustment, SurfaceRound, Task
-from pixcli.calibration.calibrate import LensChoice, calibrate, share_lenses, without_hopeless
+from pixcli.calibration.calibrate import (
+    LensChoice,
+    calibrate,
+    centred_cameras,
+    share_lenses,
+    without_hopeless,
+)
 from pixcli.geometry.observations import Observations, points_of, project, read_observations
 from pixcli.sampling.status import Status
 from pixcli.sampling.streaming import Estimate
@@ -95,10 +102,10 @@ def adjust_by_surfaces(task: Task) -> Adjustment:
         with task.progress.phase("adjust"):
             # Only the last round needs the tight loss: the others lead to places to measure at.
             scales = scales_down_to(residual_before) if last else FIRST_SCALES[-1:]
-            solves += _adjust(task, model, scales)
-            if last and lenses and task.options.calibration.share == "auto":
+            solves += _adjust(task, model, scales, centred_cameras(lenses))
+            if last and lenses and options.calibration.share == "auto":
                 lenses = _share(task, observations, accepted, lenses)
-                solves += _adjust(task, model, scales)
+                solves += _adjust(task, model, scales, centred_cameras(lenses))
         if how.write_completed == "none":
             _take_back(model, added)
         before, projected = projected, project(model, observations)
@@ -121,10 +128,17 @@ def adjust_by_surfaces(task: Task) -> Adjustment:
     )
 
 
-def _adjust(task: Task, model: pycolmap.Reconstruction, scales: Sequence[float]) -> list[BundleSummary]:
+def _adjust(
+    task: Task, model: pycolmap.Reconstruction, scales: Sequence[float], centred: Collection[int] = ()
+) -> list[BundleSummary]:
+    """Adjust a model; the principal points of the cameras named stay near the middle."""
     options = task.options
     return adjust_geometrically(
-        model, scales, options.bundle_adjustment, options.bundle_adjustment_ceres, task.constants
+        model,
+        scales,
+        options.bundle_adjustment,
+        options.bundle_adjustment_ceres,
+        with_centred(task.constants, centred),
     )
 
 
@@ -155,7 +169,8 @@ def _share(
 ) -> list[LensChoice]:
     """Cameras that agree within their errors become one."""
     options = task.options.bundle_adjustment
-    covariances = camera_covariances(task.model, observations, accepted, options, task.constants)
+    held = with_centred(task.constants, centred_cameras(lenses))
+    covariances = camera_covariances(task.model, observations, accepted, options, held)
     return share_lenses(task.model, lenses, covariances)
 
 

@@ -5,6 +5,7 @@ the points and judged by the other; the simplest one that no other beats is take
 """
 
 import logging
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -12,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pixcli.calibration.held_out import cells_of, part_of, split_points
-from pixcli.calibration.lenses import converted, is_sound, ladder_of
+from pixcli.calibration.lenses import Rung, converted, is_sound, ladder_of
 from pixcli.calibration.priors import FocalPrior, FocalPriors
 from pixcli.calibration.search import Candidate, Search
 from pixcli.calibration.sharing import alike, may_share, share
@@ -28,15 +29,16 @@ log = logging.getLogger(__name__)
 Float64 = NDArray[np.float64]
 Bool = NDArray[np.bool_]
 
+_FEWEST_IMAGES = 3  # of cameras that are alike: with fewer, they stay what they are
 _HOPELESS = -6.0  # standard errors: models that were so far behind are not tried again
 
-Ladders = Mapping[int, Sequence[str]]
-"""By camera: the models to try, its own first."""
+Ladders = Mapping[int, Sequence[Rung]]
+"""By camera: what to try, its own model first."""
 
 
-Adjust = Callable[[pycolmap.Reconstruction, Sequence[float]], object]
-"""Refines poses, points and the lenses of the cameras to calibrate, principal points too, with Cauchy losses
-of these scales (pixels) and weak priors on the lenses."""
+Adjust = Callable[[pycolmap.Reconstruction, Sequence[float], Collection[int]], object]
+"""Refines poses, points and the lenses of the cameras to calibrate, with Cauchy losses of these scales
+(pixels) and weak priors on the lenses. The principal points of the cameras named are held."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,8 @@ class LensChoice:
     """Those that are left, if some share now."""
     before: str
     model: str
+    centred: bool
+    """Their principal points are held: free ones are not better."""
     candidates: list[Candidate]
     merged: list[list[int]]
     """Cameras that became one, under the first id of each group."""
@@ -56,8 +60,13 @@ class LensChoice:
     """Observations of a half among all."""
 
 
-_Group = tuple[tuple[str, ...], int, int]
-"""Camera models to try, width and height."""
+_Group = tuple[tuple[Rung, ...], int, int]
+"""What to try, width and height."""
+
+
+def centred_cameras(choices: Sequence[LensChoice]) -> frozenset[int]:
+    """Ids of the cameras whose principal point is held near the middle."""
+    return frozenset(k for choice in choices if choice.centred for k in choice.cameras)
 
 
 def cameras_to_calibrate(
@@ -85,26 +94,32 @@ def cameras_to_calibrate(
 
 
 def ladders_of(
-    model: pycolmap.Reconstruction, options: CalibrationOptions, cameras: Iterable[int]
+    model: pycolmap.Reconstruction,
+    options: CalibrationOptions,
+    adjustment: BundleAdjustmentOptions,
+    cameras: Iterable[int],
 ) -> Ladders:
-    """The camera models to try for cameras, as the model has them before anything is calibrated."""
+    """What to try for cameras, as the model has them before anything is calibrated."""
     if options.model not in ("auto", "keep"):
-        return {k: [options.model] for k in cameras}
-    return {k: ladder_of(model.cameras[k], options.candidate_models) for k in cameras}
+        return {k: [Rung(options.model)] for k in cameras}
+    ladders = {k: ladder_of(model.cameras[k], options.candidate_models) for k in cameras}
+    if adjustment.refine_principal_point:
+        return {k: [rung for rung in ladder if not rung.centred] for k, ladder in ladders.items()}
+    return ladders
 
 
 def without_hopeless(ladders: Ladders, choices: Sequence[LensChoice]) -> Ladders:
     """The models worth trying again with better observations, and the own ones to compare with."""
     hopeless = {
-        (camera_id, candidate.model)
+        (camera_id, Rung(candidate.model, candidate.centred))
         for choice in choices
         for camera_id in choice.cameras
         for candidate in choice.candidates
         if candidate.ahead < _HOPELESS
     }
     return {
-        k: [*names[:1], *(name for name in names[1:] if (k, name) not in hopeless)]
-        for k, names in ladders.items()
+        k: [*ladder[:1], *(rung for rung in ladder[1:] if (k, rung) not in hopeless)]
+        for k, ladder in ladders.items()
     }
 
 
@@ -128,14 +143,16 @@ def calibrate(
     groups = _groups(model, observations, ladders)
     halves = Halves(model, observations, measured)
     searches = _search(halves, groups, adjust, scales)
+    chosen = {key: search.chosen for key, search in searches.items()}
     for key, cameras in groups.items():
-        become(model, cameras, searches[key].chosen)
-    adjust(model, scales)
+        become(model, cameras, chosen[key].model)
+    adjust(model, scales, _centred(groups, chosen))
     return [
         LensChoice(
             cameras=cameras,
-            before=key[0][0],
-            model=searches[key].chosen,
+            before=key[0][0].model,
+            model=chosen[key].model,
+            centred=chosen[key].centred,
             candidates=searches[key].candidates(),
             merged=[],
             differences=searches[key].differences,
@@ -237,10 +254,11 @@ def _search(
     searches = {key: Search(key[0]) for key in groups}
     remaining = scales
     while any(search.next is not None for search in searches.values()):
+        trial = {key: search.next or search.chosen for key, search in searches.items()}
         for half in halves.halves:
             for key, cameras in groups.items():
-                become(half.model, cameras, searches[key].next or searches[key].chosen)
-            adjust(half.model, remaining)
+                become(half.model, cameras, trial[key].model)
+            adjust(half.model, remaining, _centred(groups, trial))
         remaining = scales[-1:]
         errors = halves.judge(scales[-1])
         for key, cameras in groups.items():
@@ -255,6 +273,11 @@ def _search(
     return searches
 
 
+def _centred(groups: Mapping[_Group, list[int]], rungs: Mapping[_Group, Rung]) -> set[int]:
+    """The cameras whose principal point is held."""
+    return {camera_id for key, cameras in groups.items() if rungs[key].centred for camera_id in cameras}
+
+
 def _groups(
     model: pycolmap.Reconstruction, observations: Observations, ladders: Ladders
 ) -> dict[_Group, list[int]]:
@@ -264,7 +287,9 @@ def _groups(
     for camera_id in sorted(used & ladders.keys()):
         camera = model.cameras[camera_id]
         groups.setdefault((tuple(ladders[camera_id]), camera.width, camera.height), []).append(camera_id)
-    return groups
+    count = Counter(model.images[image_id].camera_id for image_id in observations.by_image)
+    few = {key for key, cameras in groups.items() if sum(count[k] for k in cameras) < _FEWEST_IMAGES}
+    return {(key[0][:1], *key[1:]) if key in few else key: cameras for key, cameras in groups.items()}
 
 
 def become(model: pycolmap.Reconstruction, cameras: Iterable[int], name: str) -> None:

@@ -49,7 +49,7 @@ def find_causes(
             for camera_id, name in following.items():
                 if trial == 2 and name is not None:
                     become(half.model, [camera_id], name)
-            (as_it_was if trial == 0 else free)(half.model, scales)
+            (as_it_was if trial == 0 else free)(half.model, scales, ())
         errors.append(halves.judge(scales[-1]))
     causes = {}
     for camera_id, name in following.items():

@@ -1,6 +1,7 @@
 """Lenses: which of COLMAP's camera models may follow one another, and how one becomes another."""
 
 from copy import copy
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,12 +25,24 @@ LADDER = (
 """What a camera may become, simple ones first. Both families are there: they differ only in what their
 polynomials are of, and a wide lens is often mapped with a perspective model."""
 
+
+class Rung(NamedTuple):
+    """What a camera may be: a camera model, with its principal point free or held where it is."""
+
+    model: str
+    centred: bool = False
+    """Held."""
+
+    def __str__(self) -> str:
+        return f"{self.model}, principal point held" if self.centred else self.model
+
+
 _GRID = 15  # points along each side of the image that a conversion fits
 _SOUND = 0.5  # pixels; a pixel's ray must project back to it
 
 
-def ladder_of(camera: pycolmap.Camera, candidates: tuple[str, ...] | None) -> list[str]:
-    """The camera models to try for a camera, its own first, then simple ones before rich ones.
+def ladder_of(camera: pycolmap.Camera, candidates: tuple[str, ...] | None) -> list[Rung]:
+    """What to try for a camera: its own model, centred and free, then simple ones before rich ones.
 
     Args:
         candidates: what it may become; None: anything of LADDER that has more parameters.
@@ -39,7 +52,7 @@ def ladder_of(camera: pycolmap.Camera, candidates: tuple[str, ...] | None) -> li
         others = [name for name in LADDER if num_params(name) > count]
     else:
         others = sorted(set(candidates), key=lambda name: (num_params(name), name))
-    return [own, *(name for name in others if name != own)]
+    return [Rung(own, centred=True), Rung(own), *(Rung(name) for name in others if name != own)]
 
 
 def num_params(model: str) -> int:

@@ -5,9 +5,9 @@ distortion moves the corners of an image by a fraction of their distance. Each p
 a few images of a scene with depth tell.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from copy import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -22,6 +22,7 @@ Float64 = NDArray[np.float64]
 PRINCIPAL_POINT = 0.015  # of the longer side: its standard deviation
 ASPECT_RATIO = 0.01
 FOCAL_LENGTH = 0.5  # of the focal length, where the mapper found it, ...
+_HELD = 1e-4  # pixels; deviation of a principal point that is held
 KNOWN_FOCAL_LENGTH = 0.1  # ... and where EXIF or the user said it
 # By how much of its distance from the middle a parameter moves a corner of the image, standard deviation: the
 # first radial one, the other radial ones, and those of lenses whose elements are tilted or off their axis.
@@ -39,6 +40,8 @@ class FocalPrior:
     """Pixels, the mean of both axes."""
     known: bool
     """By EXIF or the user, not by the mapper."""
+    centred: bool = False
+    """The principal point is held where it is."""
 
     @classmethod
     def of(cls, camera: pycolmap.Camera) -> "FocalPrior":
@@ -49,8 +52,16 @@ FocalPriors = Mapping[int, FocalPrior]
 """Of the cameras that are calibrated, by id."""
 
 
+def centred_lenses(priors: FocalPriors, centred: Collection[int]) -> FocalPriors:
+    """The same with the principal points of these cameras held."""
+    return {k: replace(prior, centred=k in centred) for k, prior in priors.items()}
+
+
 def lens_prior(camera: pycolmap.Camera, focal: FocalPrior) -> tuple[Float64, Float64]:
-    """(k,) mean and (k, k) covariance of the camera's parameters; its own values play no part."""
+    """(k,) mean and (k, k) covariance of the camera's parameters.
+
+    Its own values play no part, but for a principal point that is held.
+    """
     plain = pycolmap.Camera.create_from_model_name(
         camera.camera_id, camera.model.name, focal.length, camera.width, camera.height
     )
@@ -61,11 +72,15 @@ def lens_prior(camera: pycolmap.Camera, focal: FocalPrior) -> tuple[Float64, Flo
     variance[np.ix_(axes, axes)] = along
     if len(axes) == 2:
         variance[np.ix_(axes, axes)] += across * np.array([[1, -1], [-1, 1]])
+    mean = plain.params.copy()
     for index in plain.principal_point_idxs():
-        variance[index, index] = (PRINCIPAL_POINT * max(camera.width, camera.height)) ** 2
+        deviation = PRINCIPAL_POINT * max(camera.width, camera.height)
+        if focal.centred:
+            mean[index], deviation = camera.params[index], _HELD
+        variance[index, index] = deviation**2
     extra = plain.extra_params_idxs()
     variance[extra, extra] = distortion_deviations(plain) ** 2
-    return plain.params.copy(), variance
+    return mean, variance
 
 
 def distortion_deviations(camera: pycolmap.Camera) -> Float64:

@@ -48,6 +48,8 @@ class Calibration:
     before: str
     """Their camera model."""
     model: str
+    centred: bool
+    """Their principal points were held where they were: free ones explain nothing better."""
     candidates: list[Candidate]
     """Simple ones first."""
     merged: list[list[int]]
@@ -81,6 +83,7 @@ def calibrations(
         report = Calibration(
             before=choice.before,
             model=choice.model,
+            centred=choice.centred,
             candidates=choice.candidates,
             merged=choice.merged,
             agreeing=alike,
@@ -117,13 +120,16 @@ def _lens(camera: pycolmap.Camera, covariance: Float64 | None, lenses: FocalPrio
 def _announce(report: Calibration) -> None:
     count = len(report.lenses) + sum(len(group) - 1 for group in report.merged)
     cameras = "1 camera" if count == 1 else f"{count} cameras"
-    residuals = {candidate.model: candidate.held_out for candidate in report.candidates}
+    residuals = {c.model: c.held_out for c in report.candidates if not c.centred}
+    residuals |= {c.model: c.held_out for c in report.candidates if c.centred}
     line = f"{cameras}: {report.model}"
     if report.model != report.before:
         line += f" instead of {report.before}"
         if report.before in residuals and report.model in residuals:
             before, after = residuals[report.before], residuals[report.model]
             line += f" (held-out residual {before:.3f} -> {after:.3f} pixels)"
+    if report.centred:
+        line += ", principal point held: a free one explains nothing better"
     if report.merged:
         line += f", of which {sum(map(len, report.merged))} became {len(report.merged)}"
     log.info(line)

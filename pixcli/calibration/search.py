@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pixcli.calibration.held_out import advantage
+from pixcli.calibration.lenses import Rung
 
 Float64 = NDArray[np.float64]
 
@@ -25,6 +26,8 @@ class Candidate:
     """A camera model that was tried."""
 
     model: str
+    centred: bool
+    """With its principal point held where it was."""
     held_out: float
     """Median residual of held-out observations, in pixels."""
     ahead: float
@@ -35,21 +38,21 @@ class Candidate:
 class Search:
     """The search for the simplest camera model that no other beats, one model at a time.
 
-    The first model of the ladder is tried first, then the richest: where that is hardly ahead, there is
+    The first two of the ladder are tried first, then the richest: where none is clearly ahead, there is
     nothing to be found. Else the others follow, simple ones first, until no model leads the chosen one.
     """
 
-    def __init__(self, ladder: Sequence[str]) -> None:
+    def __init__(self, ladder: Sequence[Rung]) -> None:
         self._ladder = ladder
-        self._errors: dict[str, Float64] = {}
-        self._fits: dict[str, Sequence[Fit]] = {}
+        self._errors: dict[Rung, Float64] = {}
+        self._fits: dict[Rung, Sequence[Fit]] = {}
         self._block = np.empty(0, np.int64)
-        self._waiting = [*ladder[:1], *ladder[:0:-1][:1], *ladder[1:-1]]
+        self._waiting = [*ladder[:2], *ladder[:1:-1][:1], *ladder[2:-1]]
         self.chosen = ladder[0]
 
     @property
-    def next(self) -> str | None:
-        """The model to try; None: the search is over."""
+    def next(self) -> Rung | None:
+        """What to try; None: the search is over."""
         return self._waiting[0] if self._waiting else None
 
     def judge(self, errors: Float64 | None, block: NDArray[np.int64], fits: Sequence[Fit]) -> None:
@@ -74,11 +77,11 @@ class Search:
         for model in tried[1:]:
             if self.ahead(model, self.chosen) > BETTER:
                 self.chosen = model
-        if len(tried) > 1 and max(self.ahead(model, self.chosen) for model in tried) < _HOPE:
+        if len(tried) > 2 and max(self.ahead(model, self.chosen) for model in tried) < _HOPE:
             simpler = self._ladder[: self._ladder.index(self.chosen)]
             self._waiting = [model for model in self._waiting if model in simpler]
 
-    def ahead(self, model: str, other: str) -> float:
+    def ahead(self, model: Rung, other: Rung) -> float:
         """By how many standard errors one model leaves less than another; both were tried."""
         if model == other:
             return 0.0
@@ -106,7 +109,8 @@ class Search:
             return []
         return [
             Candidate(
-                model=model,
+                model=model.model,
+                centred=model.centred,
                 held_out=float(np.median(self._errors[model])),
                 ahead=self.ahead(model, self.chosen),
                 chosen=model == self.chosen,
@@ -115,5 +119,5 @@ class Search:
             if len(self._errors[model])
         ]
 
-    def _tried(self) -> list[str]:
+    def _tried(self) -> list[Rung]:
         return [model for model in self._ladder if model in self._errors]

@@ -167,7 +167,12 @@ def _print_calibration(calibration: Calibration) -> None:
             f"Camera models for {calibration.before}",
             ["", "held-out residual, median (pixels)", "ahead of the chosen (standard errors)", ""],
             [
-                (c.model, f"{c.held_out:.4f}", f"{c.ahead:+.1f}", "chosen" if c.chosen else "")
+                (
+                    c.model + ", principal point held" * c.centred,
+                    f"{c.held_out:.4f}",
+                    f"{c.ahead:+.1f}",
+                    "chosen" if c.chosen else "",
+                )
                 for c in calibration.candidates
             ],
         )

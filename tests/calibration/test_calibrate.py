@@ -1,7 +1,6 @@
 """The lens that made the observations is found, and no other."""
 
 import logging
-from functools import partial
 
 import numpy as np
 import pytest
@@ -10,8 +9,9 @@ from pixcli.bundle_adjustment.geometric import adjust_geometrically, camera_cova
 from pixcli.bundle_adjustment.problem import Constants
 from pixcli.calibration.calibrate import calibrate, cameras_to_calibrate, ladders_of, share_lenses
 from pixcli.calibration.lenses import converted
+from pixcli.calibration.priors import centred_lenses
 from pixcli.calibration.report import calibrations
-from pixcli.geometry.observations import project, read_observations
+from pixcli.geometry.observations import Observations, project, read_observations
 from pixcli.options import BundleAdjustmentCeresOptions, BundleAdjustmentOptions, CalibrationOptions
 
 import pycolmap
@@ -39,6 +39,18 @@ def scene(lens: str, rigs: int = 1, frames: int = 8, points: int = 800) -> pycol
     return model
 
 
+def noise(observations: Observations, deviation: float) -> np.ndarray:
+    return np.random.default_rng(1).normal(0, deviation, observations.xy.shape)
+
+
+def observe(model: pycolmap.Reconstruction, seen: np.ndarray) -> None:
+    """Give the observations of a model these places (n, 2)."""
+    observations = read_observations(model)
+    for image_id, rows in observations.by_image.items():
+        for place, xy in zip(observations.keypoints[rows].tolist(), seen[rows], strict=True):
+            model.images[image_id].points2D[place].xy = xy
+
+
 def mapped(truth: pycolmap.Reconstruction) -> pycolmap.Reconstruction:
     """As COLMAP maps by default: SIMPLE_RADIAL, with the principal point in the middle."""
     model = pycolmap.Reconstruction(truth)
@@ -54,12 +66,14 @@ def calibrated(model: pycolmap.Reconstruction, options: CalibrationOptions = Cal
     """Calibrates in place; the choices, the covariances and the priors."""
     lenses = cameras_to_calibrate(model, options, BundleAdjustmentOptions(), frozenset())
     constants = Constants(lenses=lenses)
-    adjust = partial(
-        adjust_geometrically, options=FREE, ceres=BundleAdjustmentCeresOptions(), constants=constants
-    )
+
+    def adjust(state, scales, centred):
+        held = Constants(lenses=centred_lenses(lenses, centred))
+        adjust_geometrically(state, scales, FREE, BundleAdjustmentCeresOptions(), held)
+
     observations = read_observations(model)
     every = np.ones(len(observations.xy), bool)
-    ladders = ladders_of(model, options, lenses)
+    ladders = ladders_of(model, options, BundleAdjustmentOptions(), lenses)
     choices = calibrate(model, observations, every, ladders, adjust, [1.0, 0.25])
     return choices, camera_covariances(model, observations, every, FREE, constants), lenses
 
@@ -78,6 +92,19 @@ def test_the_true_lens_is_found_with_its_parameters_and_their_errors(lens):
         assert parameter.determined
         assert abs(parameter.value - value) < 4 * parameter.deviation
     assert found.parameters[0].deviation < 2
+
+
+def test_a_principal_point_in_the_middle_is_left_there():
+    model = scene("SIMPLE_RADIAL")
+    for camera in model.cameras.values():
+        camera.params = [1200, camera.width / 2, camera.height / 2, -0.09]
+    observations = read_observations(model)
+    observe(model, project(model, observations) + noise(observations, NOISE))
+    (choice,), *_ = calibrated(model)
+    (camera,) = model.cameras.values()
+    assert choice.centred
+    assert choice.model == "SIMPLE_RADIAL"
+    np.testing.assert_allclose(camera.params[1:3], [camera.width / 2, camera.height / 2], atol=1e-3)
 
 
 def test_it_is_deterministic():
@@ -107,11 +134,7 @@ def test_cameras_that_agree_become_one_and_others_stay():
     camera = model.cameras[odd]
     camera.params = [1150, 500, 390, -0.05]
     observations = read_observations(model)
-    seen = project(model, observations) + np.random.default_rng(1).normal(0, NOISE, observations.xy.shape)
-    for image_id, rows in observations.by_image.items():
-        if model.images[image_id].camera_id == odd:
-            for place, xy in zip(observations.keypoints[rows].tolist(), seen[rows], strict=True):
-                model.images[image_id].points2D[place].xy = xy
+    observe(model, project(model, observations) + noise(observations, NOISE))
     points = int(model.compute_num_observations())
     choices, covariances, _ = calibrated(model)
     (choice,) = share_lenses(model, choices, covariances)
@@ -153,10 +176,7 @@ def test_three_images_of_a_narrow_lens_leave_no_absurd_camera():
     for point in model.points3D.values():
         point.xyz = 0.1 * point.xyz
     observations = read_observations(model)
-    seen = project(model, observations) + np.random.default_rng(0).normal(0, 1, observations.xy.shape)
-    for image_id, rows in observations.by_image.items():
-        for place, xy in zip(observations.keypoints[rows].tolist(), seen[rows], strict=True):
-            model.images[image_id].points2D[place].xy = xy
+    observe(model, project(model, observations) + noise(observations, 1.0))
     choices, covariances, lenses = calibrated(model)
     (report,) = calibrations(model, choices, covariances, lenses)
     (lens,) = report.lenses

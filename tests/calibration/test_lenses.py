@@ -1,9 +1,11 @@
 """Lenses become others, priors know what is usual, and options know COLMAP's camera models."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
-from pixcli.calibration.lenses import LADDER, converted, is_sound, ladder_of
+from pixcli.calibration.lenses import LADDER, Rung, converted, is_sound, ladder_of
 from pixcli.calibration.priors import PRINCIPAL_POINT, FocalPrior, lens_prior
 from pixcli.errors import UserError
 from pixcli.options import CalibrationOptions
@@ -47,10 +49,13 @@ def test_a_lens_that_folds_the_image_is_not_sound():
 
 def test_a_ladder_begins_with_the_camera_and_holds_what_may_be_chosen():
     camera = simple_radial()
-    assert ladder_of(camera, None) == list(LADDER)
-    assert ladder_of(camera, ("OPENCV", "RADIAL")) == ["SIMPLE_RADIAL", "RADIAL", "OPENCV"]
+    centred, *free = ladder_of(camera, None)
+    assert centred == Rung("SIMPLE_RADIAL", centred=True)
+    assert free == [Rung(name) for name in LADDER]
+    _, *free = ladder_of(camera, ("OPENCV", "RADIAL"))
+    assert [rung.model for rung in free] == ["SIMPLE_RADIAL", "RADIAL", "OPENCV"]
     rich = converted(camera, "OPENCV")
-    assert "RADIAL" not in ladder_of(rich, None)
+    assert Rung("RADIAL") not in ladder_of(rich, None)
 
 
 @pytest.mark.parametrize("model", CAMERA_MODELS)
@@ -61,6 +66,13 @@ def test_every_camera_model_has_a_prior_that_its_lens_without_distortion_suits(m
     assert np.linalg.eigvalsh(variance).min() > 0
     centre = camera.principal_point_idxs()
     np.testing.assert_allclose(np.sqrt(np.diag(variance))[centre], PRINCIPAL_POINT * 800)
+
+
+def test_a_principal_point_that_is_held_stays_where_it_is():
+    camera = simple_radial()
+    mean, variance = lens_prior(camera, replace(FocalPrior.of(camera), centred=True))
+    np.testing.assert_allclose(mean[1:3], [410, 293])
+    assert np.sqrt(np.diag(variance))[1:3].max() < 1e-3
 
 
 def test_camera_models_are_those_of_colmap():
