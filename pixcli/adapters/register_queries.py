@@ -8,8 +8,8 @@ import numpy as np
 import numpy.typing as npt
 import pycolmap
 
+from pixcli.adapters.query_matches import DatabaseQueries
 from pixcli.localization.batch import Localized
-from pixcli.localization.queries import DatabaseQueries
 
 
 def register_queries(
