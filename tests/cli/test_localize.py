@@ -275,25 +275,24 @@ def test_an_interrupted_batch_goes_on_and_threads_change_nothing(query_scene, tm
 KILLED = """
 import os, sys
 from pixcli.cli.main import main
-from pixcli.localization.localizer import QueryLocalizer
+from pixcli.io.journal import Journal
 
-localize, calls = QueryLocalizer.localize, []
+append = Journal.append
 
-def killed(self, *args, **kwargs):
-    calls.append(kwargs["image"].name)
-    if len(calls) == 2:
+def killed(self, *args):
+    if self.count:
         os.kill(os.getpid(), 9)
-    return localize(self, *args, **kwargs)
+    append(self, *args)
 
-QueryLocalizer.localize = killed
+Journal.append = killed
 main(sys.argv[1:])
 """
 
 
 def queries_after_a_kill(arguments, killed_with, resumed_with, monkeypatch):
-    """The queries that a run localizes after one with other options was killed at its second query."""
-    code = [sys.executable, "-c", KILLED, *arguments, "--Localization.num_threads", "1"]
-    ran = subprocess.run([*code, *map(str, killed_with)], check=False, capture_output=True, text=True)
+    """The queries that a run localizes after one with other options was killed after its first query."""
+    code = [sys.executable, "-c", KILLED, *arguments, *map(str, killed_with)]
+    ran = subprocess.run(code, check=False, capture_output=True, text=True)
     assert ran.returncode == -signal.SIGKILL, ran.stderr
     localize, calls = QueryLocalizer.localize, []
 
