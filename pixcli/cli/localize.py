@@ -1,25 +1,15 @@
 """pixcli localize"""
 
-from collections import Counter
 from dataclasses import asdict
 from pathlib import Path
 
-import numpy as np
-
+from pixcli.adapters.localize_queries import Localization, QueryFiles, localize_queries, median
 from pixcli.cli.params import command
 from pixcli.cli.terminal import print_phases, print_table
 from pixcli.io.files import check_writable
 from pixcli.io.report import write_report
-from pixcli.localization.localize import Localization, QueryFiles, localize_images
-from pixcli.options import (
-    AbsolutePoseOptions,
-    CommonOptions,
-    DenseFeaturesOptions,
-    InterpolationOptions,
-    LocalizationOptions,
-    QueryBundleAdjustmentOptions,
-    QueryKeypointAdjustmentOptions,
-)
+from pixcli.options import CommonOptions
+from pixcli.options.localization import LocalizeOptions
 from pixcli.progress import Progress
 
 
@@ -36,12 +26,7 @@ def localize(
     pairs_path: Path | None,
     references_path: Path | None,
     report_path: Path | None,
-    options: LocalizationOptions,
-    absolute_pose: AbsolutePoseOptions,
-    features: DenseFeaturesOptions,
-    interpolation: InterpolationOptions,
-    keypoint_adjustment: QueryKeypointAdjustmentOptions,
-    bundle_adjustment: QueryBundleAdjustmentOptions,
+    options: LocalizeOptions,
     common: CommonOptions,
     progress: Progress,
 ) -> None:
@@ -54,49 +39,28 @@ def localize(
     """
     if report_path is not None:
         check_writable(report_path)
-    groups = (options, absolute_pose, features, interpolation, keypoint_adjustment, bundle_adjustment)
-    localization = localize_images(
+    files = QueryFiles(
         input_path,
         image_path,
         output_path,
-        QueryFiles(database_path, image_list_path, queries_path, features_path, matches_path, pairs_path),
-        *groups,
-        references_path=references_path,
-        random_seed=common.default_random_seed,
-        progress=progress,
+        database_path,
+        image_list_path,
+        queries_path,
+        features_path,
+        matches_path,
+        pairs_path,
+        references_path,
     )
+    localization = localize_queries(files, options, random_seed=common.default_random_seed, progress=progress)
     if report_path is not None:
-        values = {group.group: asdict(group) for group in groups}
+        values = {group.group: asdict(group) for group in vars(options).values()}
         write_report(report_path, "localize", {"options": values, **localization.contents()})
     _print_summary(localization)
 
 
 def _print_summary(localization: Localization) -> None:
-    queries = localization.queries
-    localized = [query for query in queries if query.success]
-    reasons = Counter(query.reason for query in queries if not query.success)
-    undone = Counter(query.undone for query in localized if query.undone)
-    print_table(
-        "Queries",
-        ["", "value"],
-        [
-            ("references of the map from", localization.references),
-            ("queries", len(queries)),
-            ("localized", localization.num_localized),
-            *((f"failed: {reason}", count) for reason, count in reasons.most_common(_MAX_REASONS)),
-            *((f"refinement undone: {reason}", count) for reason, count in undone.most_common(_MAX_REASONS)),
-            ("matches, median", _median([query.matches for query in localized])),
-            ("inliers, median", _median([query.inliers for query in localized])),
-            (
-                "predicted deviation of the centre, median (units of the model)",
-                _median([query.position_deviation for query in localized]),
-            ),
-            (
-                "predicted deviation of the rotation, median (degrees)",
-                _median([query.rotation_deviation for query in localized]),
-            ),
-        ],
-    )
+    print_table("Queries", ["", "value"], list(localization.summary().items()))
+    localized = [query for query in localization.queries if query.success]
     names = dict.fromkeys(step.name for query in localized for step in query.steps)
     of_step = {name: [s for query in localized for s in query.steps if s.name == name] for name in names}
     print_table(
@@ -105,8 +69,8 @@ def _print_summary(localization: Localization) -> None:
         [
             (
                 name,
-                _median([1000 * step.seconds for step in steps]),
-                *(_median([getattr(step, key) for step in steps]) for key in _STEP_COLUMNS),
+                median([1000 * step.seconds for step in steps]),
+                *(median([getattr(step, key) for step in steps]) for key in _STEP_COLUMNS),
             )
             for name, steps in of_step.items()
         ],
@@ -114,10 +78,4 @@ def _print_summary(localization: Localization) -> None:
     print_phases(localization.phases)
 
 
-_MAX_REASONS = 8
 _STEP_COLUMNS = ("measurements", "cost_before", "cost_after")
-
-
-def _median(values: list[float] | list[int]) -> str:
-    known = np.array(values, float)[np.isfinite(values)]
-    return f"{np.median(known):.4g}" if len(known) else ""

@@ -1,18 +1,16 @@
-"""Many queries at once: localized on threads, journalled, and gone on with after an interruption."""
+"""Many queries at once, localized on threads."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from os import cpu_count
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from pixcli.errors import UserError
-from pixcli.io.journal import Journal
-from pixcli.localization.localized import LocalizationResult, Step, failed
+from pixcli.localization.localized import LocalizationResult, failed
 from pixcli.localization.localizer import QueryLocalizer, SensorQuery
 from pixcli.localization.queries import Queries, Query
 from pixcli.progress import Progress
@@ -35,12 +33,12 @@ class Localized:
 def localize_batch(
     localizer: QueryLocalizer,
     queries: Queries,
-    image_path: Path,
-    journal: Journal,
+    image_path: Path | str,
+    num_done: int = 0,
     num_threads: int = -1,
     progress: Progress | None = None,
-) -> None:
-    """Localize the queries that the journal does not hold yet; it then holds all, in their order.
+) -> Iterator[Localized]:
+    """Localize queries in their order, but for those that an earlier run has done already.
 
     What comes out does not depend on the number of threads, nor on interruptions.
     """
@@ -48,26 +46,21 @@ def localize_batch(
 
     def localize(frame: Sequence[Query]) -> list[Localized]:
         if len(frame) == 1:
-            return [_localize(localizer, frame[0], image_path / frame[0].name)]
-        return _localize_frame(localizer, frame, image_path)
+            return [_localize(localizer, frame[0], Path(image_path) / frame[0].name)]
+        return _localize_frame(localizer, frame, Path(image_path))
 
     frames = [list(names) for _, names in groupby(queries.names, queries.frame_of)]
+    # A frame of which a part is done is localized again: it is one.
+    ends = np.cumsum([len(names) for names in frames])
+    first = int(np.searchsorted(ends, num_done, "right"))
+    skipped = num_done - int(ends[first - 1] if first else 0)
     with (progress or Progress()).phase("localize", len(queries.names)) as update:
-        update(journal.count)
-        # A frame of which the journal holds a part is localized again: it is one.
-        ends = np.cumsum([len(names) for names in frames])
-        first = int(np.searchsorted(ends, journal.count, "right"))
-        skipped = journal.count - int(ends[first - 1] if first else 0)
+        update(num_done)
         for localized in ahead(localize, _read(queries, frames[first:]), threads):
-            for query in localized[skipped:]:
-                journal.append(*_to_record(query))
+            yield from localized[skipped:]
+            num_done += len(localized) - skipped
             skipped = 0
-            update(journal.count)
-
-
-def read_batch(journal: Journal) -> Iterator[Localized]:
-    """What the journal holds, one query at a time."""
-    return (_from_record(contents, arrays) for contents, arrays in journal.records())
+            update(num_done)
 
 
 def _read(queries: Queries, frames: Iterable[Sequence[str]]) -> Iterator[list[Query]]:
@@ -127,50 +120,3 @@ def _localize(localizer: QueryLocalizer, query: Query, image: Path) -> Localized
 
 def _quality(result: LocalizationResult) -> tuple[bool, int]:
     return result.success, result.num_inliers
-
-
-_ARRAYS = ("inliers", "keypoints")
-
-
-def _to_record(localized: Localized) -> tuple[Mapping[str, Any], Mapping[str, npt.NDArray[Any]]]:
-    result = localized.result
-    contents = {
-        "name": localized.name,
-        "success": result.success,
-        "reason": result.reason,
-        "undone": result.undone,
-        "camera": [int(result.camera.model), result.camera.width, result.camera.height],
-        "steps": [[s.name, s.seconds, s.measurements, s.cost_before, s.cost_after] for s in result.steps],
-    }
-    arrays = {
-        "point2D_idxs": localized.point2D_idxs,
-        "point3D_ids": localized.point3D_ids,
-        "params": np.array(result.camera.params, np.float64),
-        **{name: getattr(result, name) for name in _ARRAYS},
-    }
-    if result.cam_from_world is not None:
-        arrays["pose"] = np.array(result.cam_from_world.params, np.float64)
-    if result.covariance is not None:
-        arrays["covariance"] = result.covariance
-    return contents, arrays
-
-
-def _from_record(contents: Mapping[str, Any], arrays: Mapping[str, npt.NDArray[Any]]) -> Localized:
-    model, width, height = contents["camera"]
-    camera = pycolmap.Camera(
-        model=pycolmap.CameraModelId(model), width=width, height=height, params=arrays["params"]
-    )
-    pose = arrays.get("pose")
-    result = LocalizationResult(
-        success=contents["success"],
-        reason=contents["reason"],
-        camera=camera,
-        cam_from_world=None
-        if pose is None
-        else pycolmap.Rigid3d(pycolmap.Rotation3d(pose[:4].copy()), pose[4:].copy()),
-        covariance=arrays.get("covariance"),
-        **{name: arrays[name] for name in _ARRAYS},
-        undone=contents["undone"],
-        steps=[Step(*values) for values in contents["steps"]],
-    )
-    return Localized(contents["name"], arrays["point2D_idxs"], arrays["point3D_ids"], result)

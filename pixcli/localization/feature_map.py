@@ -12,9 +12,9 @@ from pixcli.errors import UserError
 from pixcli.geometry.projection import derivatives_by_point, facing_warps
 from pixcli.io.references import References, write_references
 from pixcli.localization.pixels import Pixels, read_pixels
-from pixcli.localization.pose import Sensor
-from pixcli.options import DenseFeaturesOptions, InterpolationOptions
-from pixcli.options.localization import TargetReference
+from pixcli.localization.rig_state import Sensor
+from pixcli.options import InterpolationOptions
+from pixcli.options.localization import LocalizeOptions
 from pixcli.progress import Progress
 from pixcli.sampling.extraction import Extraction
 from pixcli.sampling.feature_references import (
@@ -90,9 +90,7 @@ def open_feature_map(
     model: pycolmap.Reconstruction,
     references_path: Path | None,
     image_path: Path | None,
-    features: DenseFeaturesOptions,
-    interpolation: InterpolationOptions,
-    target_reference: TargetReference,
+    options: LocalizeOptions,
     progress: Progress,
 ) -> FeatureMap:
     """The references of a file; without it made from the model's images, and written there for the next time.
@@ -100,6 +98,8 @@ def open_feature_map(
     Raises:
         UserError: the file is of another model or of other features, or lacks what target_reference takes.
     """
+    features, interpolation = options.dense_features, options.interpolation
+    target_reference = options.localization.target_reference
     if target_reference == "full":
         interpolation = strategy_interpolation("patch_warp", interpolation)
     Extraction([], [], features).check_distinct(interpolation)

@@ -27,32 +27,15 @@ from pixcli.localization.feature_targets import Targets, align_keypoints, find_t
 from pixcli.localization.first_pose import FirstPose, Matches, estimate_pose
 from pixcli.localization.localized import Step
 from pixcli.localization.objections import objection
-from pixcli.localization.pose import RefinedIntrinsics, RefinedPose, Sensor, project
-from pixcli.options import (
-    AbsolutePoseOptions,
-    LocalizationOptions,
-    QueryBundleAdjustmentOptions,
-    QueryKeypointAdjustmentOptions,
-)
-
-import pycolmap
+from pixcli.localization.query_pose import QueryPose
+from pixcli.localization.rig_state import RefinedIntrinsics, RigState
+from pixcli.options.localization import LocalizeOptions
 
 Float64 = npt.NDArray[np.float64]
 Int64 = npt.NDArray[np.int64]
 Bool = npt.NDArray[np.bool_]
 
 _CERTAIN = 1e-3  # pixels that projections may deviate by: nothing misleads that much
-
-
-@dataclass(frozen=True)
-class FeaturemetricOptions:
-    """All that the strategy is told."""
-
-    localization: LocalizationOptions
-    keypoints: QueryKeypointAdjustmentOptions
-    bundle: QueryBundleAdjustmentOptions
-    absolute_pose: AbsolutePoseOptions
-    random_seed: int = 0
 
 
 @dataclass(frozen=True)
@@ -66,36 +49,16 @@ class FeatureView:
     """(h, w) grey or (h, w, 3) RGB, as the feature model takes it; may have been reduced to max_edge."""
 
 
-@dataclass(frozen=True)
-class FeatureLocalization:
-    """The pose of a query, and what its sensors show of their matches."""
-
-    rig_from_world: pycolmap.Rigid3d
-    sensors: Sequence[Sensor]
-    covariance: Float64
-    inliers: Sequence[Bool]
-    """(m,) for each sensor."""
-    keypoints: Sequence[Float64]
-    """(m, 2) for each sensor: where they were moved to, or as given."""
-    undone: str = ""
-    steps: tuple[Step, ...] = ()
-
-
 def refine_by_features(
     known: FeatureMap,
     views: Sequence[FeatureView],
     first: FirstPose,
-    options: FeaturemetricOptions,
-) -> FeatureLocalization:
+    options: LocalizeOptions,
+    random_seed: int,
+) -> QueryPose:
     """Refine a first pose by keypoint adjustment and bundle adjustment."""
-    query = _Query(known, views, options)
-    found = start = FeatureLocalization(
-        first.rig_from_world,
-        first.sensors,
-        first.covariance,
-        first.inliers,
-        [view.matches.xy for view in views],
-    )
+    query = _Query(known, views, options, random_seed)
+    found = start = first.pose
     steps, undone = [query.extraction], []
     # Features that place keypoints worse than the detector did would do the same to the pose. This is seen in
     # the keypoints alone: they are adjusted even where only the pose is to be.
@@ -106,27 +69,27 @@ def refine_by_features(
         "pose of moved keypoints", partial(query.find_pose, keypoints, step), found, certainty, first
     )
     steps.append(moved.step)
-    if options.keypoints.apply:
+    if options.query_keypoint_adjustment.apply:
         found, certainty = moved.found, moved.certainty
         undone += [moved.objection] * bool(moved.objection)
-    if options.bundle.apply and moved.objection:
+    if options.query_bundle_adjustment.apply and moved.objection:
         undone.append("query bundle adjustment was not tried, as its features mislead")
-    elif options.bundle.apply:
+    elif options.query_bundle_adjustment.apply:
         refined = _attempt("query bundle adjustment", query.adjust_bundle, found, certainty, first)
         steps.append(refined.step)
         # Features that do not agree on one pose together misled the keypoints one by one as well.
         found = start if refined.objection else refined.found
         undone += [refined.objection] * bool(refined.objection)
-    return replace(found, undone="; ".join(undone), steps=tuple(steps))
+    return replace(found, undone=tuple(undone), steps=tuple(steps))
 
 
-_Adjusted = tuple[FeatureLocalization, CostedPose, int]
+_Adjusted = tuple[QueryPose, CostedPose, int]
 """What an adjustment found, with its cost, and the measurements that it rests on."""
 
 
 @dataclass(frozen=True)
 class _Attempt:
-    found: FeatureLocalization
+    found: QueryPose
     """What it found, or what was there before if there is an objection."""
     certainty: float
     """Of what was found, see _Query.certainty."""
@@ -136,8 +99,8 @@ class _Attempt:
 
 def _attempt(
     name: str,
-    adjust: Callable[[FeatureLocalization], _Adjusted | str],
-    before: FeatureLocalization,
+    adjust: Callable[[QueryPose], _Adjusted | str],
+    before: QueryPose,
     certainty: float,
     first: FirstPose,
 ) -> _Attempt:
@@ -148,15 +111,7 @@ def _attempt(
         return _Attempt(before, certainty, step, f"the {name} {adjusted}")
     found, pose, measurements = adjusted
     step = replace(step, measurements=measurements, cost_before=pose.cost_before, cost_after=pose.cost_after)
-    refined = RefinedPose(
-        pose.rig_from_world,
-        [sensor.camera for sensor in pose.sensors],
-        pose.covariance,
-        [],
-        pose.cost_before,
-        pose.cost_after,
-    )
-    reason = objection(first, refined, sum(int(mask.sum()) for mask in found.inliers))
+    reason = objection(first, pose, found.num_inliers)
     if not reason and not pose.pixel_deviation <= max(certainty, _CERTAIN):
         reason = f"left projections uncertain by {pose.pixel_deviation:.3f}, not {certainty:.3f} pixels"
     if reason:
@@ -168,18 +123,20 @@ class _Query:
     """What both steps need of a query."""
 
     def __init__(
-        self, known: FeatureMap, views: Sequence[FeatureView], options: FeaturemetricOptions
+        self,
+        known: FeatureMap,
+        views: Sequence[FeatureView],
+        options: LocalizeOptions,
+        random_seed: int,
     ) -> None:
         start = time.perf_counter()
-        self._known, self._views, self._options = known, views, options
+        self._known, self._views, self._options, self._seed = known, views, options, random_seed
         self._targets = [
             find_targets(
                 view.matches,
                 view.ids,
                 view.image,
-                known.levels,
-                known.extractor,
-                known.interpolation,
+                known,
                 options.localization.target_reference,
             )
             for view in views
@@ -187,16 +144,16 @@ class _Query:
         count = sum(int(np.count_nonzero(np.diff(targets[-1].ptr))) for targets in self._targets)
         self.extraction = Step("features", time.perf_counter() - start, count)
 
-    def certainty(self, found: FeatureLocalization) -> float:
+    def certainty(self, found: QueryPose) -> float:
         """Pixels that projections deviate by, as the scatter of the inliers around them predicts."""
         pose = self._pose_of_keypoints(found, 0)
         return np.inf if pose is None else pose.pixel_deviation
 
     def align_keypoints(self) -> tuple[list[Float64], Step]:
         """Where the keypoints of each sensor agree with their targets, and what this cost."""
-        start = time.perf_counter()
+        start, how = time.perf_counter(), self._options.query_keypoint_adjustment
         aligned = [
-            align_keypoints(view.matches.xy, targets, self._options.keypoints, self._known.interpolation)
+            align_keypoints(view.matches.xy, targets, how, self._known.interpolation)
             for view, targets in zip(self._views, self._targets, strict=True)
         ]
         seconds = time.perf_counter() - start
@@ -206,89 +163,74 @@ class _Query:
         step = Step("query keypoint adjustment", seconds, sum(counts), before, after)
         return [part.xy for part in aligned], step
 
-    def find_pose(
-        self, keypoints: list[Float64], alignment: Step, found: FeatureLocalization
-    ) -> _Adjusted | str:
+    def find_pose(self, keypoints: list[Float64], alignment: Step, found: QueryPose) -> _Adjusted | str:
         """The pose that moved keypoints agree on."""
         if not alignment.measurements:
             return "moved no keypoint"
         matches = [
             replace(view.matches, xy=xy, sensor=sensor)
-            for view, xy, sensor in zip(self._views, keypoints, found.sensors, strict=True)
+            for view, xy, sensor in zip(self._views, keypoints, found.state.sensors, strict=True)
         ]
-        options = self._options
-        estimated = estimate_pose(matches, options.absolute_pose, options.random_seed)
+        estimated = estimate_pose(matches, self._options.absolute_pose, self._seed)
         if isinstance(estimated, str):
             return f"lost the pose: {estimated}"
-        pose, sensors, inliers = estimated
-        adjusted = FeatureLocalization(pose, sensors, found.covariance, inliers, keypoints)
+        state, inliers = estimated
+        adjusted = QueryPose(state, found.covariance, inliers, keypoints)
         costed = self._pose_of_keypoints(adjusted, 0)
         if costed is None:
             return "left the pose undetermined"
         costed = replace(costed, cost_before=alignment.cost_before, cost_after=alignment.cost_after)
-        return (
-            replace(adjusted, covariance=costed.covariance),
-            costed,
-            sum(int(mask.sum()) for mask in inliers),
-        )
+        return replace(adjusted, covariance=costed.covariance), costed, adjusted.num_inliers
 
-    def adjust_bundle(self, found: FeatureLocalization) -> _Adjusted | str:
+    def adjust_bundle(self, found: QueryPose) -> _Adjusted | str:
         """The pose at whose projections the features agree with the references."""
-        options = self._options.bundle
-        intrinsics = RefinedIntrinsics(
-            self._options.localization.refine_focal_length,
-            self._options.localization.refine_principal_point,
-            self._options.localization.refine_extra_params,
+        how, options = self._options.query_bundle_adjustment, self._options.localization
+        refined = RefinedIntrinsics(
+            options.refine_focal_length, options.refine_principal_point, options.refine_extra_params
         )
         chosen = self._chosen(found)
-        pose, sensors = found.rig_from_world, list(found.sensors)
-        result, before = None, float("nan")
+        state, result, before = found.state, None, float("nan")
         for level in range(len(self._targets[0])):
             observed = []
             for k, (view, rows) in enumerate(zip(self._views, chosen, strict=True)):
                 targets = self._targets[k][level].of(rows)
-                if self._options.localization.target_reference == "full":
-                    warps = self._known.warps(level, view.ids[rows], sensors[k], pose)
+                if options.target_reference == "full":
+                    warps = self._known.warps(level, view.ids[rows], state.sensors[k], state.rig_from_world)
                     targets = replace(targets, warps=warps)
                 observed.append(Observed(view.matches.points[rows], self._evaluation(targets)))
-            result = refine_costed_pose(
-                pose, sensors, observed, intrinsics, options.max_iterations, options.function_tolerance
-            )
+            result = refine_costed_pose(state, observed, refined, how.max_iterations, how.function_tolerance)
             if result is None:
                 return "does not determine the pose"
-            pose, sensors, before = result.rig_from_world, result.sensors, result.cost_before
+            state, before = result.state, result.cost_before
         if result is None:
             return "has no features"
         result = replace(result, cost_before=before)
         adjusted = replace(
             found,
-            rig_from_world=pose,
-            sensors=sensors,
+            state=state,
             covariance=result.covariance,
-            inliers=self._inliers(pose, sensors, found.keypoints),
+            inliers=self._inliers(state, found.keypoints),
         )
         return adjusted, result, sum(map(len, chosen))
 
     def _evaluation(self, targets: Targets) -> Evaluate:
-        options = self._options
+        options = self._options.query_bundle_adjustment
 
         def evaluate(xy: Float64) -> Float64:
-            return targets.evaluate(
-                xy, self._known.interpolation, options.bundle.loss, options.bundle.loss_scale
-            )
+            return targets.evaluate(xy, self._known.interpolation, options.loss, options.loss_scale)
 
         return evaluate
 
-    def _chosen(self, found: FeatureLocalization) -> list[Int64]:
+    def _chosen(self, found: QueryPose) -> list[Int64]:
         """Of each sensor the inliers with targets; on request only the best of each keypoint and point."""
         result = []
-        for view, targets, sensor, keypoints, inliers in zip(
-            self._views, self._targets, found.sensors, found.keypoints, found.inliers, strict=True
+        projections = found.state.project([view.matches.points for view in self._views])
+        for view, targets, projected, keypoints, inliers in zip(
+            self._views, self._targets, projections, found.keypoints, found.inliers, strict=True
         ):
             rows = np.flatnonzero(inliers & (np.diff(targets[-1].ptr) > 0))
-            if self._options.bundle.unique_inliers == "min_error":
-                projected = project(sensor, found.rig_from_world, view.matches.points[rows])
-                error = np.linalg.norm(projected - keypoints[rows], axis=1)
+            if self._options.query_bundle_adjustment.unique_inliers == "min_error":
+                error = np.linalg.norm(projected[rows] - keypoints[rows], axis=1)
                 rows = rows[np.argsort(error, kind="stable")]
                 for ids in (view.ids, targets[-1].level[3]):
                     rows = rows[np.sort(np.unique(ids[rows], return_index=True)[1])]
@@ -296,21 +238,18 @@ class _Query:
             result.append(rows)
         return result
 
-    def _inliers(
-        self, pose: pycolmap.Rigid3d, sensors: Sequence[Sensor], keypoints: Sequence[Float64]
-    ) -> list[Bool]:
+    def _inliers(self, state: RigState, keypoints: Sequence[Float64]) -> list[Bool]:
         limit = self._options.absolute_pose.max_error
+        projections = state.project([view.matches.points for view in self._views])
         with np.errstate(invalid="ignore"):
             return [
-                np.linalg.norm(project(sensor, pose, view.matches.points) - xy, axis=1) <= limit
-                for sensor, view, xy in zip(sensors, self._views, keypoints, strict=True)
+                np.linalg.norm(projected - xy, axis=1) <= limit
+                for projected, xy in zip(projections, keypoints, strict=True)
             ]
 
-    def _pose_of_keypoints(self, found: FeatureLocalization, max_iterations: int) -> CostedPose | None:
+    def _pose_of_keypoints(self, found: QueryPose, max_iterations: int) -> CostedPose | None:
         observed = [
             observed_at(view.matches.points[inliers], xy[inliers])
             for view, xy, inliers in zip(self._views, found.keypoints, found.inliers, strict=True)
         ]
-        return refine_costed_pose(
-            found.rig_from_world, found.sensors, observed, RefinedIntrinsics(), max_iterations, 1e-6
-        )
+        return refine_costed_pose(found.state, observed, RefinedIntrinsics(), max_iterations, 1e-6)

@@ -8,12 +8,11 @@ import numpy as np
 import numpy.typing as npt
 
 from pixcli import _core
-from pixcli.io.references import References
+from pixcli.localization.feature_map import FeatureMap
 from pixcli.localization.first_pose import Matches
 from pixcli.options import InterpolationOptions, QueryKeypointAdjustmentOptions
 from pixcli.options.localization import TargetReference
 from pixcli.sampling.feature_references import sampling_arguments
-from pixcli.sampling.map_patches import Extractor
 
 Float64 = npt.NDArray[np.float64]
 Int64 = npt.NDArray[np.int64]
@@ -76,9 +75,7 @@ def find_targets(
     matches: Matches,
     ids: Int64,
     image: npt.NDArray[np.float32],
-    levels: Sequence[References],
-    extractor: Extractor,
-    interpolation: InterpolationOptions,
+    feature_map: FeatureMap,
     target_reference: TargetReference,
 ) -> list[Targets]:
     """The targets of m matched keypoints on each level.
@@ -86,14 +83,15 @@ def find_targets(
     Args:
         ids: (m,) of the matches' points.
         image: as the feature model takes it; may have been reduced to max_edge.
-        levels: the references of the model's points, coarse to fine.
     """
     size = (matches.sensor.camera.width, matches.sensor.camera.height)
     # As complex numbers, pairs are compared far faster than as rows.
     unique, patch = np.unique(np.ascontiguousarray(matches.xy).view(complex)[:, 0], return_inverse=True)
     result = []
     for references, (data, corners, scales) in zip(
-        levels, extractor.patches(image, size, unique.view(float).reshape(-1, 2)), strict=True
+        feature_map.levels,
+        feature_map.extractor.patches(image, size, unique.view(float).reshape(-1, 2)),
+        strict=True,
     ):
         rows = references.rows_of(ids)
         known = rows >= 0
@@ -107,7 +105,7 @@ def find_targets(
             features = observed.features[members]
         targets = Targets((data, corners, scales, patch.astype(np.int64)), ptr, features)
         if target_reference == "nearest" and observed is not None:
-            targets = _nearest(targets, matches.xy, interpolation)
+            targets = _nearest(targets, matches.xy, feature_map.interpolation)
         result.append(targets)
     return result
 

@@ -7,7 +7,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from pixcli.localization.pose import Float64, RefinedIntrinsics, Sensor, Sightings, covariance_of, project
+from pixcli.localization.pose import Sightings, covariance_of
+from pixcli.localization.query_pose import QueryPose
+from pixcli.localization.rig_state import Float64, RefinedIntrinsics, RigState, Sensor
 from pixcli.options import AbsolutePoseOptions
 
 import pycolmap
@@ -33,22 +35,12 @@ class Matches:
 class FirstPose:
     """A pose that a good part of the matches agrees on."""
 
-    rig_from_world: pycolmap.Rigid3d
-    sensors: list[Sensor]
-    """With the focal length that was estimated."""
-    inliers: list[npt.NDArray[np.bool_]]
-    """(m,) for each sensor."""
+    pose: QueryPose
+    """Its cameras have the focal length that was estimated."""
     deviation: float
     """Pixels, of inliers from their points, along an axis."""
-    covariance: Float64
-    """(6, 6), see LocalizationResult."""
     refined: RefinedIntrinsics
     """What of the cameras is to be refined with the pose: the focal length too if it had to be estimated."""
-
-    @property
-    def num_inliers(self) -> int:
-        """Of all sensors."""
-        return sum(int(inliers.sum()) for inliers in self.inliers)
 
 
 def find_first_pose(
@@ -66,31 +58,29 @@ def find_first_pose(
     found = estimate_pose(matches, options, random_seed)
     if isinstance(found, str):
         return found
-    pose, sensors, inliers = found
+    state, inliers = found
     parts = [
         Sightings(part.points[inside], part.xy[inside], np.tile([1.0, 0, 1.0], (inside.sum(), 1)))
         for part, inside in zip(matches, inliers, strict=True)
     ]
+    projected = state.project([seen.points for seen in parts])
     errors = np.concatenate(
-        [
-            np.linalg.norm(project(sensor, pose, seen.points) - seen.xy, axis=1)
-            for sensor, seen in zip(sensors, parts, strict=True)
-        ]
+        [np.linalg.norm(xy - seen.xy, axis=1) for xy, seen in zip(projected, parts, strict=True)]
     )
     deviation = max(float(np.median(errors)) / 1.1774, _LEAST_DEVIATION)  # Rayleigh
     scaled = [replace(seen, covariance=seen.covariance * deviation**2) for seen in parts]
-    if sensors[0].camera.mean_focal_length() != matches[0].sensor.camera.mean_focal_length():
+    if state.sensors[0].camera.mean_focal_length() != matches[0].sensor.camera.mean_focal_length():
         refined = replace(refined, focal_length=True)
-    covariance = covariance_of(pose, sensors, scaled, _LOSS_SCALE / deviation, refined)
+    covariance = covariance_of(state, scaled, _LOSS_SCALE / deviation, refined)
     if covariance is None:
         return _undetermined(matches)
-    return FirstPose(pose, sensors, inliers, deviation, covariance, refined)
+    return FirstPose(QueryPose(state, covariance, inliers, [part.xy for part in matches]), deviation, refined)
 
 
 def estimate_pose(
     matches: Sequence[Matches], options: AbsolutePoseOptions, random_seed: int
-) -> tuple[pycolmap.Rigid3d, list[Sensor], list[npt.NDArray[np.bool_]]] | str:
-    """rig_from_world, sensors and inliers (m,) of each as a first pose has them; or why there is none."""
+) -> tuple[RigState, list[npt.NDArray[np.bool_]]] | str:
+    """The state and the inliers (m,) of each sensor as a first pose has them; or why there is none."""
     total = sum(len(part.xy) for part in matches)
     if total < MIN_MATCHES:
         return f"{total} matches with points of the model, but a pose takes {MIN_MATCHES} at least"
@@ -102,7 +92,7 @@ def estimate_pose(
         return f"only {mask.sum()} of its {total} matches agree on a pose"
     if not np.isfinite(pose.params).all():
         return _undetermined(matches)
-    return pose, sensors, np.split(mask, np.cumsum([len(part.xy) for part in matches])[:-1])
+    return RigState(pose, sensors), np.split(mask, np.cumsum([len(part.xy) for part in matches])[:-1])
 
 
 def _undetermined(matches: Sequence[Matches]) -> str:

@@ -1,5 +1,6 @@
 """Localization of single queries, for users' own programs and for batches."""
 
+import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -13,33 +14,24 @@ import numpy.typing as npt
 from pixcli.errors import UserError
 from pixcli.io.references import rows_among
 from pixcli.localization.feature_map import NO_REFERENCES, FeatureMap, open_feature_map
-from pixcli.localization.feature_refinement import (
-    FeatureLocalization,
-    FeaturemetricOptions,
-    FeatureView,
-    refine_by_features,
-)
+from pixcli.localization.feature_refinement import FeatureView, refine_by_features
 from pixcli.localization.first_pose import FirstPose, Matches, find_first_pose
 from pixcli.localization.localized import LocalizationResult, Step, failed
 from pixcli.localization.map import LocalizationMap, make_map, read_map
 from pixcli.localization.measurement import query_images
 from pixcli.localization.pixels import Pixels
-from pixcli.localization.pose import RefinedIntrinsics, Sensor
-from pixcli.localization.surface_refinement import QueryView, SurfaceLocalization, localize_by_surfaces
-from pixcli.options import (
-    AbsolutePoseOptions,
-    DenseFeaturesOptions,
-    InterpolationOptions,
-    LocalizationOptions,
-    QueryBundleAdjustmentOptions,
-    QueryKeypointAdjustmentOptions,
-)
+from pixcli.localization.query_pose import QueryPose
+from pixcli.localization.rig_state import RefinedIntrinsics, Sensor
+from pixcli.localization.surface_refinement import QueryView, localize_by_surfaces
+from pixcli.options.localization import LocalizeOptions
 from pixcli.progress import Progress
 
 import pycolmap
 
 Float64 = npt.NDArray[np.float64]
 Int64 = npt.NDArray[np.int64]
+
+log = logging.getLogger(__name__)
 
 _Result = TypeVar("_Result")
 
@@ -66,78 +58,42 @@ class QueryLocalizer:
     result = localizer.localize(keypoints, point2D_idxs, point3D_ids, camera, image="query.jpg")
     """
 
-    map: LocalizationMap | FeatureMap
-    """What queries are compared with."""
+    map: LocalizationMap | FeatureMap | None
+    """What queries are compared with; None where their first poses are not refined."""
 
     def __init__(
         self,
         reconstruction: pycolmap.Reconstruction,
-        options: LocalizationOptions | None = None,
+        options: LocalizeOptions = LocalizeOptions(),
         *,
         references: Path | str | LocalizationMap | FeatureMap | None = None,
         image_path: Path | str | None = None,
-        absolute_pose: AbsolutePoseOptions | None = None,
-        features: DenseFeaturesOptions | None = None,
-        interpolation: InterpolationOptions | None = None,
-        keypoint_adjustment: QueryKeypointAdjustmentOptions | None = None,
-        bundle_adjustment: QueryBundleAdjustmentOptions | None = None,
         random_seed: int = 0,
         progress: Progress | None = None,
     ) -> None:
         """Read the map's references, or make them from the images of the model.
 
         Args:
+            options: dense_features.use_cache and cache_path keep references that are made.
             references: file that featuremetric_bundle_adjuster or an earlier localization wrote, or the map
                 of another localizer of the same strategy.
             image_path: folder of the model's images; the references are made from them if none are given, and
                 kept in the file if there is none yet.
-            features: the models whose maps queries are measured on; use_cache and cache_path keep
-                references that are made.
 
         Raises:
             UserError: the references cannot be read or made, or are of another model.
         """
-        self.options = options or LocalizationOptions()
-        self._absolute_pose = absolute_pose or AbsolutePoseOptions()
-        self._random_seed = random_seed
-        self._refined = RefinedIntrinsics(
-            self.options.refine_focal_length,
-            self.options.refine_principal_point,
-            self.options.refine_extra_params,
-        )
+        self._options, self._random_seed = options, random_seed
         self._point_ids, self._points = _points_of(reconstruction)
-        self._featuremetric = FeaturemetricOptions(
-            self.options,
-            keypoint_adjustment or QueryKeypointAdjustmentOptions(),
-            bundle_adjustment or QueryBundleAdjustmentOptions(),
-            self._absolute_pose,
-            random_seed,
-        )
-        features, progress = features or DenseFeaturesOptions(), progress or Progress()
-        image_path = None if image_path is None else Path(image_path)
-        if isinstance(references, (LocalizationMap, FeatureMap)):
+        if not options.refines:
+            log.info("first poses are not refined: both query adjustments are off")
+            self.map = None
+        elif isinstance(references, (LocalizationMap, FeatureMap)):
             self.map = references
-            return
-        references = None if references is None else Path(references)
-        surface = self.options.strategy == "surface"
-        if surface and references is not None and image_path is not None and not references.exists():
-            features, references = replace(features, use_cache=True, cache_path=str(references)), None
-        if not surface:
-            self.map = open_feature_map(
-                reconstruction,
-                references,
-                image_path,
-                features,
-                interpolation or InterpolationOptions(),
-                self.options.target_reference,
-                progress,
-            )
-        elif references is not None:
-            self.map = read_map(reconstruction, references, features)
-        elif image_path is not None:
-            self.map = make_map(reconstruction, image_path, features, progress)
         else:
-            raise UserError(NO_REFERENCES)
+            paths = [None if path is None else Path(path) for path in (references, image_path)]
+            open_map = _open_surface_map if options.localization.strategy == "surface" else open_feature_map
+            self.map = open_map(reconstruction, *paths, options, progress or Progress())
 
     def localize(
         self,
@@ -193,7 +149,11 @@ class QueryLocalizer:
             matches.append(Matches(sensor, xy[known], self._points[row[known]]))
             knowns.append(known)
         with _timed("first pose", steps):
-            first = find_first_pose(matches, self._absolute_pose, self._random_seed, self._refined)
+            how = self._options.localization
+            unknown = RefinedIntrinsics(
+                how.refine_focal_length, how.refine_principal_point, how.refine_extra_params
+            )
+            first = find_first_pose(matches, self._options.absolute_pose, self._random_seed, unknown)
         if isinstance(first, str):
             raise UserError(first)
         point_ids = [ids[known] for (_, ids), known in zip(found, knowns, strict=True)]
@@ -202,17 +162,18 @@ class QueryLocalizer:
         for k, ((xy, _), known) in enumerate(zip(found, knowns, strict=True)):
             inliers, keypoints = np.zeros(len(known), bool), np.array(xy)
             inliers[known], keypoints[known] = refined.inliers[k], refined.keypoints[k]
-            turn = np.kron(np.eye(2), refined.sensors[k].cam_from_rig.rotation.matrix())
+            sensor = refined.state.sensors[k]
+            turn = np.kron(np.eye(2), sensor.cam_from_rig.rotation.matrix())
             results.append(
                 LocalizationResult(
                     success=True,
                     reason="",
-                    camera=refined.sensors[k].camera,
-                    cam_from_world=refined.sensors[k].cam_from_rig * refined.rig_from_world,
+                    camera=sensor.camera,
+                    cam_from_world=sensor.cam_from_rig * refined.state.rig_from_world,
                     covariance=turn @ refined.covariance @ turn.T,
                     inliers=inliers,
                     keypoints=keypoints,
-                    undone=refined.undone,
+                    undone="; ".join(refined.undone),
                     steps=steps,
                 )
             )
@@ -225,14 +186,15 @@ class QueryLocalizer:
         ids: Sequence[Int64],
         first: FirstPose,
         steps: list[Step],
-    ) -> SurfaceLocalization | FeatureLocalization:
-        refined: SurfaceLocalization | FeatureLocalization
+    ) -> QueryPose:
+        if self.map is None:
+            return first.pose
         if isinstance(self.map, FeatureMap):
             with _timed("image", steps):
                 known = self.map
                 images = _of_each(queries, lambda query: known.image(query.image, query.camera))
             parts = [FeatureView(*part) for part in zip(matches, ids, images, strict=True)]
-            refined = refine_by_features(self.map, parts, first, self._featuremetric)
+            refined = refine_by_features(self.map, parts, first, self._options, self._random_seed)
             steps += refined.steps
             return refined
         with _timed("image", steps):
@@ -242,10 +204,29 @@ class QueryLocalizer:
             QueryView(part, self.map.rows_of(points), image)
             for part, points, image in zip(matches, ids, seen, strict=True)
         ]
-        refined = localize_by_surfaces(self.map, views, first, self.options, self._absolute_pose.max_error)
+        max_error = self._options.absolute_pose.max_error
+        refined = localize_by_surfaces(self.map, views, first, self._options.localization, max_error)
         seconds = sum(image.seconds for of_query in seen for image in of_query)
         steps += [*refined.steps, Step("scale space", seconds)]
         return refined
+
+
+def _open_surface_map(
+    reconstruction: pycolmap.Reconstruction,
+    references_path: Path | None,
+    image_path: Path | None,
+    options: LocalizeOptions,
+    progress: Progress,
+) -> LocalizationMap:
+    """That of a file; where there is none, made from the model's images and written there."""
+    features = options.dense_features
+    if references_path is not None and (image_path is None or references_path.exists()):
+        return read_map(reconstruction, references_path, features)
+    if image_path is None:
+        raise UserError(NO_REFERENCES)
+    if references_path is not None:
+        features = replace(features, use_cache=True, cache_path=str(references_path))
+    return make_map(reconstruction, image_path, features, progress)
 
 
 class _UnusableSensorsError(UserError):

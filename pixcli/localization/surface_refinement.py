@@ -17,18 +17,11 @@ from pixcli.localization.localized import Step
 from pixcli.localization.map import LocalizationMap
 from pixcli.localization.measurement import QueryImage, align_points, measure_points
 from pixcli.localization.objections import objection
-from pixcli.localization.pose import (
-    RefinedIntrinsics,
-    Sensor,
-    Sightings,
-    pixel_deviation,
-    project,
-    refine_pose,
-)
+from pixcli.localization.pose import Sightings, refine_pose
+from pixcli.localization.query_pose import QueryPose
+from pixcli.localization.rig_state import RefinedIntrinsics, RigState, pixel_deviation
 from pixcli.options import LocalizationOptions
 from pixcli.surfaces.measuring import SurfaceLimits
-
-import pycolmap
 
 Float64 = npt.NDArray[np.float64]
 Int64 = npt.NDArray[np.int64]
@@ -58,28 +51,13 @@ class QueryView:
     """For each model of the map's chain."""
 
 
-@dataclass(frozen=True)
-class SurfaceLocalization:
-    """The pose of a query, and what its sensors show of their matches."""
-
-    rig_from_world: pycolmap.Rigid3d
-    sensors: Sequence[Sensor]
-    covariance: Float64
-    inliers: Sequence[Bool]
-    """(m,) for each sensor."""
-    keypoints: Sequence[Float64]
-    """(m, 2) for each sensor: as measured where they were, else as given."""
-    undone: str = ""
-    steps: tuple[Step, ...] = ()
-
-
 def localize_by_surfaces(
     known: LocalizationMap,
     views: Sequence[QueryView],
     first: FirstPose,
     options: LocalizationOptions,
     max_error: float,
-) -> SurfaceLocalization:
+) -> QueryPose:
     """Refine a first pose by both steps; each is undone if the guard objects to it.
 
     Args:
@@ -101,37 +79,31 @@ class _Refinement:
     ) -> None:
         self._map, self._views, self._first = known, views, first
         self._options, self._max_error = options, max_error
-        self._state = SurfaceLocalization(
-            first.rig_from_world,
-            first.sensors,
-            first.covariance,
-            first.inliers,
-            [view.matches.xy for view in views],
-        )
+        self._now = first.pose
         self._matched: list[tuple[Int64, Sightings]] = []
         """Matches of each sensor that agree with the pose, and where they were found."""
         self._residuals = [np.zeros(0)] * len(views)
         """Of each sensor's sightings, in standard deviations; infinite where they gave no pose."""
 
-    def run(self) -> SurfaceLocalization:
+    def run(self) -> QueryPose:
         num_measured = self._refine_by_matches()
         densify = self._options.densify
         if densify == "always" or (densify == "auto" and num_measured < _ENOUGH_MATCHES):
             for _ in range(_MAX_ROUNDS):
                 if self._refine_by_points() < _TOLERANCE:
                     break
-        return self._state
+        return self._now
 
     def _refine_by_matches(self) -> int:
         """Measure matched keypoints where the detector found them; how many could be measured.
 
         Inliers that cannot be take part as the detector has them, with its larger deviation.
         """
-        start, first = self._now(), self._first
+        start, first, state = self._seconds(), self._first, self._first.pose.state
         limits = replace(_MATCH_LIMITS, max_shift=max(_MATCH_LIMITS.max_shift, 3 * first.deviation))
         sightings, seen, keypoints, num_measured = [], [], [], 0
-        for view, sensor, inliers in zip(self._views, first.sensors, first.inliers, strict=True):
-            xy, pose = np.array(view.matches.xy), sensor.cam_from_rig * first.rig_from_world
+        for view, sensor, inliers in zip(self._views, state.sensors, first.pose.inliers, strict=True):
+            xy, pose = np.array(view.matches.xy), sensor.cam_from_rig * state.rig_from_world
             at = np.flatnonzero(inliers & (view.rows >= 0))
             observation, near = self._map.nearest_to(view.rows[at], sensor.camera, pose)
             at, observation = at[near], observation[near]
@@ -163,13 +135,13 @@ class _Refinement:
             seen.append(np.concatenate([*members, np.flatnonzero(raw)]))
             keypoints.append(xy)
             num_measured += len(measured)
-        given, self._state = self._state.keypoints, replace(self._state, keypoints=keypoints)
+        given, self._now = self._now.keypoints, replace(self._now, keypoints=keypoints)
         self._refine("matches", start, num_measured, sightings, _MATCH_SCALES)
         for matches, sighted, residuals in zip(seen, sightings, self._residuals, strict=True):
             agree = residuals < _MATCH_SCALES[-1]
             self._matched.append((matches[agree], sighted.of(agree)))
-        if self._state.undone:
-            self._state = replace(self._state, keypoints=given)
+        if self._now.undone:
+            self._now = replace(self._now, keypoints=given)
         return num_measured
 
     def _refine_by_points(self) -> float:
@@ -177,9 +149,9 @@ class _Refinement:
 
         Matches that are not among it take part as they were found, if they agreed with the pose.
         """
-        start, state = self._now(), self._state
+        start, state = self._seconds(), self._now.state
         max_points = self._options.max_num_points // len(self._views)
-        matched = zip(self._views, state.inliers, strict=True)
+        matched = zip(self._views, self._now.inliers, strict=True)
         seen = np.concatenate([view.rows[inliers & (view.rows >= 0)] for view, inliers in matched])
         sightings, num_measured = [], 0
         for view, sensor, (matches, found) in zip(self._views, state.sensors, self._matched, strict=True):
@@ -192,7 +164,7 @@ class _Refinement:
             sightings.append(_joined(sighted, found.of(others)))
             num_measured += len(sighted.xy)
         if num_measured < _MIN_MEASURED:
-            self._log(Step("points", self._now() - start, num_measured))
+            self._log(Step("points", self._seconds() - start, num_measured))
             return 0.0
         return self._refine("points", start, num_measured, sightings, _POINT_SCALES)
 
@@ -205,55 +177,47 @@ class _Refinement:
         scales: Sequence[float],
     ) -> float:
         """Take the pose that these sightings give, unless the guard objects; how many pixels it moved by."""
-        state = self._state
+        before = self._now
         refined = self._first.refined
         if sum(len(part.xy) for part in sightings) < _MIN_FOR_INTRINSICS:
             refined = RefinedIntrinsics()
-        pose = refine_pose(state.rig_from_world, state.sensors, sightings, scales, refined)
+        pose = refine_pose(before.state, sightings, scales, refined)
         self._residuals = [np.full(len(part.xy), np.inf) for part in sightings]
         if pose is None:
-            self._log(Step(name, self._now() - start, num_measured))
+            self._log(Step(name, self._seconds() - start, num_measured))
             return 0.0
-        sensors = [replace(s, camera=c) for s, c in zip(state.sensors, pose.cameras, strict=True)]
+        matches = [view.matches for view in self._views]
         inliers = [
-            np.linalg.norm(project(sensor, pose.rig_from_world, m.points) - m.xy, axis=1) <= self._max_error
-            for sensor, m in zip(sensors, (view.matches for view in self._views), strict=True)
+            np.linalg.norm(xy - part.xy, axis=1) <= self._max_error
+            for xy, part in zip(pose.state.project([part.points for part in matches]), matches, strict=True)
         ]
-        why_not = objection(self._first, pose, sum(int(mask.sum()) for mask in inliers))
+        after = replace(before, state=pose.state, covariance=pose.covariance, inliers=inliers)
+        why_not = objection(self._first, pose, after.num_inliers)
         why_not = why_not or self._too_uncertain(pose.covariance)
-        self._log(Step(name, self._now() - start, num_measured, pose.cost_before, pose.cost_after))
+        self._log(Step(name, self._seconds() - start, num_measured, pose.cost_before, pose.cost_after))
         if why_not:
             undone = f"the refinement by {name} {why_not}"
-            self._state = replace(self._state, undone="; ".join(filter(None, (self._state.undone, undone))))
+            self._now = replace(self._now, undone=(*before.undone, undone))
             return 0.0
         self._residuals = pose.residuals
-        self._state = replace(
-            self._state,
-            rig_from_world=pose.rig_from_world,
-            sensors=sensors,
-            covariance=pose.covariance,
-            inliers=inliers,
-        )
-        return _moved(state, self._state, sightings)
+        self._now = replace(after, steps=self._now.steps)
+        return _moved(before.state, after.state, sightings)
 
     def _too_uncertain(self, covariance: Float64) -> str:
         """Why a refinement with this covariance is no better than the first pose; empty if it is."""
-        first = self._first
+        first = self._first.pose
         points = [
             view.matches.points[inliers] for view, inliers in zip(self._views, first.inliers, strict=True)
         ]
-        before, after = (
-            pixel_deviation(first.rig_from_world, first.sensors, points, c)
-            for c in (first.covariance, covariance)
-        )
+        before, after = (pixel_deviation(first.state, points, c) for c in (first.covariance, covariance))
         if after * _MIN_GAIN <= before:
             return ""
         return f"left projections uncertain by {after:.3f} pixels, too much to improve on {before:.3f}"
 
     def _log(self, step: Step) -> None:
-        self._state = replace(self._state, steps=(*self._state.steps, step))
+        self._now = replace(self._now, steps=(*self._now.steps, step))
 
-    def _now(self) -> float:
+    def _seconds(self) -> float:
         """Seconds, those aside that the scale space of the query took."""
         return time.perf_counter() - sum(image.seconds for view in self._views for image in view.images)
 
@@ -266,10 +230,8 @@ def _joined(*parts: Sightings) -> Sightings:
     )
 
 
-def _moved(before: SurfaceLocalization, after: SurfaceLocalization, sightings: Sequence[Sightings]) -> float:
+def _moved(before: RigState, after: RigState, sightings: Sequence[Sightings]) -> float:
     """Median change of the projections, in pixels."""
-    changes = [
-        project(new, after.rig_from_world, part.points) - project(old, before.rig_from_world, part.points)
-        for old, new, part in zip(before.sensors, after.sensors, sightings, strict=True)
-    ]
-    return float(np.median(np.linalg.norm(np.concatenate(changes), axis=1)))
+    points = [part.points for part in sightings]
+    changes = zip(after.project(points), before.project(points), strict=True)
+    return float(np.median(np.linalg.norm(np.concatenate([new - old for new, old in changes]), axis=1)))

@@ -1,9 +1,11 @@
 """Options of localization."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
+from pixcli.options.dense_features import DenseFeaturesOptions
 from pixcli.options.fields import OptionGroup, option
+from pixcli.options.interpolation import InterpolationOptions
 
 FeatureLoss = Literal["trivial", "cauchy", "huber", "soft_l1", "arctan", "tukey"]
 TargetReference = Literal["nearest", "robust_mean", "all_observations", "full"]
@@ -146,3 +148,25 @@ class QueryBundleAdjustmentOptions(OptionGroup):
     function_tolerance: float = option(
         1e-6, "Stop where no step promises a larger relative decrease of the cost.", minimum=0, advanced=True
     )
+
+
+@dataclass(frozen=True)
+class LocalizeOptions:
+    """All groups of localization."""
+
+    localization: LocalizationOptions = field(default_factory=LocalizationOptions)
+    absolute_pose: AbsolutePoseOptions = field(default_factory=AbsolutePoseOptions)
+    dense_features: DenseFeaturesOptions = field(default_factory=DenseFeaturesOptions)
+    interpolation: InterpolationOptions = field(default_factory=InterpolationOptions)
+    query_keypoint_adjustment: QueryKeypointAdjustmentOptions = field(
+        default_factory=QueryKeypointAdjustmentOptions
+    )
+    query_bundle_adjustment: QueryBundleAdjustmentOptions = field(
+        default_factory=QueryBundleAdjustmentOptions
+    )
+
+    @property
+    def refines(self) -> bool:
+        """Whether the first pose of a query is refined."""
+        adjusts = self.query_keypoint_adjustment.apply or self.query_bundle_adjustment.apply
+        return self.localization.strategy != "featuremetric" or adjusts

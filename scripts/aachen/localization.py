@@ -21,36 +21,19 @@ from pathlib import Path
 import numpy as np
 
 import pixcli
+from pixcli.adapters.localize_queries import QueryFiles, localize_queries
 from pixcli.adapters.match_input import MatchInput
 from pixcli.errors import UserError
 from pixcli.io.hloc import Features, read_pairs, read_queries, write_features, write_matches, write_pairs
 from pixcli.io.models import read_model
-from pixcli.localization.localize import QueryFiles, localize_images
-from pixcli.options import (
-    AbsolutePoseOptions,
-    DenseFeaturesOptions,
-    InterpolationOptions,
-    LocalizationOptions,
-    QueryBundleAdjustmentOptions,
-    QueryKeypointAdjustmentOptions,
-    TriangulationChainOptions,
-    all_fields,
-)
+from pixcli.options import TriangulationChainOptions, all_fields
 from pixcli.options.colmap import applied
-from pixcli.options.fields import build, build_all
+from pixcli.options.fields import build_all
+from pixcli.options.localization import LocalizeOptions
 from pixcli.options.presets import read_preset
 from pixcli.reconstruction.colmap_steps import extract_features
 
 import pycolmap
-
-QUERY_GROUPS = (
-    LocalizationOptions,
-    AbsolutePoseOptions,
-    DenseFeaturesOptions,
-    InterpolationOptions,
-    QueryKeypointAdjustmentOptions,
-    QueryBundleAdjustmentOptions,
-)
 
 
 def main() -> None:
@@ -103,10 +86,17 @@ def main() -> None:
         MatchInput(None, features, matches, map_list),
         options=options,
     )
-    files = QueryFiles(None, None, queries, features, matches, query_list)
-    submission = args.outputs / "submission.txt"
-    localize_images(result.model_path, images, submission, files, *(build(g, values) for g in QUERY_GROUPS))
-    print(f"the map is in {result.model_path}, the poses of the queries are in {submission}")
+    files = QueryFiles(
+        result.model_path,
+        images,
+        args.outputs / "submission.txt",
+        queries_path=queries,
+        features_path=features,
+        matches_path=matches,
+        pairs_path=query_list,
+    )
+    localize_queries(files, build_all(LocalizeOptions, values))
+    print(f"the map is in {result.model_path}, the poses of the queries are in {files.output_path}")
 
 
 def gathered_queries(folder: Path, path: Path) -> Path:

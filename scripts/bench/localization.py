@@ -21,9 +21,10 @@ from common import Bench, arguments, folder_from
 
 from pixcli.localization.localizer import QueryLocalizer
 from pixcli.localization.measurement import measure_points, query_images
-from pixcli.localization.pose import difference
+from pixcli.localization.rig_state import difference
 from pixcli.localization.surface_refinement import POINT_LIMITS
 from pixcli.options import DenseFeaturesOptions, LocalizationOptions
+from pixcli.options.localization import LocalizeOptions
 
 import pycolmap
 
@@ -122,7 +123,9 @@ def evaluate(
         else:
             features = DenseFeaturesOptions(model="dsift")
         localizer = QueryLocalizer(
-            fold.model, LocalizationOptions(strategy=strategy), image_path=scene / "images", features=features
+            fold.model,
+            LocalizeOptions(LocalizationOptions(strategy=strategy), dense_features=features),
+            image_path=scene / "images",
         )
         for number, found in errors.items():
             rows = fold.rows(number)

@@ -19,13 +19,15 @@ import numpy as np
 from common import Bench, arguments
 
 from pixcli import _core
+from pixcli.adapters.query_records import append_query, read_queries
 from pixcli.io.journal import Journal
 from pixcli.io.references import References
-from pixcli.localization.batch import localize_batch, read_batch
+from pixcli.localization.batch import localize_batch
 from pixcli.localization.feature_map import FeatureMap
 from pixcli.localization.localizer import QueryLocalizer
 from pixcli.localization.queries import Queries, Query
 from pixcli.options import DenseFeaturesOptions, InterpolationOptions, LocalizationOptions
+from pixcli.options.localization import LocalizeOptions
 from pixcli.sampling.map_patches import Extractor
 
 import pycolmap
@@ -172,8 +174,8 @@ def main() -> None:
         InterpolationOptions(l2_normalize=False),
         model,
     )
-    options = LocalizationOptions(strategy="featuremetric", target_reference="robust_mean")
-    localizer = QueryLocalizer(model, options, references=known)
+    how = LocalizationOptions(strategy="featuremetric", target_reference="robust_mean")
+    localizer = QueryLocalizer(model, LocalizeOptions(how), references=known)
 
     seconds: dict[int, list[float]] = {1: [], 2: []}
     cpu: dict[int, list[float]] = {1: [], 2: []}
@@ -181,17 +183,18 @@ def main() -> None:
     names = queries.names[:]
     with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
         journals = {
-            threads: stack.enter_context(Journal(Path(folder) / f"{threads}.journal", {})) for threads in cpu
+            threads: stack.enter_context(Journal(Path(folder) / f"{threads}.journal")) for threads in cpu
         }
         for part in range(10):
             queries.names[:] = names[: len(names) * (part + 1) // 10]
             for threads, journal in journals.items():
                 start = time.perf_counter(), time.process_time()
-                localize_batch(localizer, queries, Path(), journal, threads)
+                for localized in localize_batch(localizer, queries, Path(), journal.count, threads):
+                    append_query(journal, localized)
                 seconds[threads].append(time.perf_counter() - start[0])
                 cpu[threads].append(time.process_time() - start[1])
             memory.append(resident_mb())
-        for localized in read_batch(journals[2]):
+        for localized in read_queries(journals[2]):
             true = true_pose(int(localized.name))
             pose = localized.result.cam_from_world
             assert pose is not None, localized.result.reason

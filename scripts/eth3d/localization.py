@@ -26,36 +26,21 @@ from common import (
 )
 
 import pixcli
+from pixcli.adapters.localize_queries import QueryFiles, localize_queries
 from pixcli.adapters.match_input import MatchInput
 from pixcli.errors import UserError
 from pixcli.evaluation.poses import area_under_curve
 from pixcli.io.hloc import MatchFile, write_pairs
 from pixcli.io.models import read_model
-from pixcli.localization.localize import QueryFiles, localize_images
-from pixcli.options import (
-    AbsolutePoseOptions,
-    DenseFeaturesOptions,
-    InterpolationOptions,
-    LocalizationOptions,
-    QueryBundleAdjustmentOptions,
-    QueryKeypointAdjustmentOptions,
-    TriangulationChainOptions,
-)
-from pixcli.options.fields import Value, build, build_all
+from pixcli.options import TriangulationChainOptions
+from pixcli.options.fields import Value, build_all
+from pixcli.options.localization import LocalizeOptions
 from pixcli.reconstruction.colmap_steps import extract_features, match_images
 from pixcli.reconstruction.reference import read_reference, write_reference
 
 import pycolmap
 
 QUERIES = 10
-QUERY_GROUPS = (
-    LocalizationOptions,
-    AbsolutePoseOptions,
-    DenseFeaturesOptions,
-    InterpolationOptions,
-    QueryKeypointAdjustmentOptions,
-    QueryBundleAdjustmentOptions,
-)
 
 
 def main() -> None:
@@ -90,8 +75,10 @@ def main() -> None:
                 mapped = without(reference, held_out, out / "poses")
                 images = args.data / scene / "images"
                 result = pixcli.triangulate(mapped, images, out / "map", MatchInput(**files), options=options)
-                given = query_files(truth, query, held_out, out / "query", files)
-                pose = localized(result.model_path, images, out, given, query, values)
+                given = query_paths(truth, query, held_out, out / "query", files)
+                output = out / ("localized" if "database_path" in given else "poses.txt")
+                query_files = QueryFiles(result.model_path, images, output, **given)
+                pose = localized(query_files, query, values)
                 found.append(error(truth, query, pose))
             errors = np.array(found)
             every.append(errors)
@@ -145,14 +132,14 @@ def without(reference: Path, held_out: list[str], folder: Path) -> Path:
     return folder
 
 
-def query_files(
+def query_paths(
     truth: pycolmap.Reconstruction, query: str, held_out: list[str], stem: Path, files: dict[str, Path | None]
-) -> QueryFiles:
+) -> dict[str, Path | None]:
     """What localization reads: a list of one query and, with hloc's files, its intrinsics and pairs."""
     listed, pairs = stem.with_suffix(".txt"), stem.with_suffix(".pairs.txt")
     if "database_path" in files:
         listed.write_text(f"{query}\n", encoding="utf-8")
-        return QueryFiles(files["database_path"], listed, None, None, None, None)
+        return {"database_path": files["database_path"], "image_list_path": listed}
     camera = truth.find_image_with_name(query).camera
     numbers = " ".join(map(repr, camera.params.tolist()))
     line = f"{query} {camera.model.name} {camera.width} {camera.height} {numbers}\n"
@@ -164,15 +151,18 @@ def query_files(
         known = file.pairs(image.name for image in truth.images.values())
     both_ways = [*known, *((b, a) for a, b in known)]
     write_pairs(pairs, [(a, b) for a, b in both_ways if a == query and b not in held_out])
-    return QueryFiles(None, None, listed, features, matches, pairs)
+    return {
+        "queries_path": listed,
+        "features_path": features,
+        "matches_path": matches,
+        "pairs_path": pairs,
+    }
 
 
-def localized(
-    model: Path, images: Path, folder: Path, files: QueryFiles, query: str, values: dict[str, Value]
-) -> np.ndarray | None:
+def localized(files: QueryFiles, query: str, values: dict[str, Value]) -> np.ndarray | None:
     """(3, 4) cam_from_world of the query; None where it was not localized."""
-    output = folder / ("localized" if files.database_path else "poses.txt")
-    localize_images(model, images, output, files, *(build(group, values) for group in QUERY_GROUPS))
+    output = files.output_path
+    localize_queries(files, build_all(LocalizeOptions, values))
     if files.database_path:
         image = pycolmap.Reconstruction(output).find_image_with_name(query)
         return np.asarray(image.cam_from_world().matrix()) if image is not None and image.has_pose else None

@@ -3,7 +3,10 @@
 import dataclasses
 import json
 import shutil
+import signal
 import sqlite3
+import subprocess
+import sys
 from copy import copy
 
 import h5py
@@ -61,6 +64,31 @@ def test_both_ways_give_the_same_pose(query_scene, tmp_path, capsys, strategy):
         assert len(group["point3D_ids"]) == group.attrs["num_matches"]
         assert group["inliers"][:].sum() == group.attrs["num_inliers"]
     assert not list(tmp_path.glob("*.journal"))
+
+
+def test_without_refinement_poses_are_the_first_ones(query_scene, tmp_path, capsys):
+    out, report = tmp_path / "out.txt", tmp_path / "report.json"
+    more = ["--preset", "norefine", "--references_path", tmp_path / "map.h5", "--report_path", report]
+    assert main(query_scene.hloc(out, *more)) == 0, capsys.readouterr()
+    printed = capsys.readouterr()
+    assert "first poses are not refined" in printed.err
+    assert "none: poses are not refined" in printed.out
+    poses = read_poses(out)
+    model = pycolmap.Reconstruction(query_scene.path / "model")
+    for query in json.loads(report.read_text())["queries"]:
+        assert [step["name"] for step in query["steps"]] == ["first pose"]
+        with h5py.File(f"{out}_logs.h5") as log, h5py.File(query_scene.path / "features.h5") as features:
+            group, name = log[query["name"]], query["name"]
+            rows, ids = group["point2D_idxs"][:], group["point3D_ids"][:]
+            keypoints = features[f"{name}/keypoints"][:].astype(float) + 0.5
+            np.testing.assert_array_equal(group["keypoints"][:], keypoints[rows])
+        camera = copy(query_scene.truth.find_image_with_name(name).camera)
+        points = np.array([model.points3D[point_id].xyz for point_id in ids.tolist()])
+        ransac = pycolmap.AbsolutePoseEstimationOptions()
+        ransac.ransac.random_seed = 0
+        first = pycolmap.estimate_and_refine_absolute_pose(keypoints[rows], points, camera, ransac)
+        np.testing.assert_allclose(poses[name].matrix(), first["cam_from_world"].matrix(), atol=1e-6)
+    assert not (tmp_path / "map.h5").exists()
 
 
 def failures(query_scene, tmp_path, *more):
@@ -243,6 +271,71 @@ def test_an_interrupted_batch_goes_on_and_threads_change_nothing(query_scene, tm
     assert calls[2:] == [QUERIES[1]]  # the first one was done
     assert again.read_bytes() == whole.read_bytes()
     assert not (tmp_path / "again.txt.journal").exists()
+
+
+KILLED = """
+import os, sys
+from pixcli.cli.main import main
+from pixcli.io.journal import Journal
+
+append = Journal.append
+
+def killed(self, *args):
+    if self.count:
+        os.kill(os.getpid(), 9)
+    append(self, *args)
+
+Journal.append = killed
+main(sys.argv[1:])
+"""
+
+
+def queries_after_a_kill(arguments, killed_with, resumed_with, monkeypatch):
+    """The queries that a run localizes after one with other options was killed after its first query."""
+    code = [sys.executable, "-c", KILLED, *arguments, *map(str, killed_with)]
+    ran = subprocess.run(code, check=False, capture_output=True, text=True)
+    assert ran.returncode == -signal.SIGKILL, ran.stderr
+    localize, calls = QueryLocalizer.localize, []
+
+    def counted(self, *args, **kwargs):
+        calls.append(kwargs["image"].name)
+        return localize(self, *args, **kwargs)
+
+    monkeypatch.setattr(QueryLocalizer, "localize", counted)
+    assert main([*arguments, *map(str, resumed_with)]) == 0
+    return calls
+
+
+@pytest.mark.parametrize("strategy", [[], FEATUREMETRIC], ids=["surface", "featuremetric"])
+def test_a_killed_run_that_wrote_references_goes_on(query_scene, tmp_path, monkeypatch, strategy):
+    whole, out, references = (tmp_path / name for name in ("whole.txt", "out.txt", "map.h5"))
+    assert main(query_scene.hloc(whole, *strategy)) == 0
+    arguments = query_scene.hloc(out, "--references_path", references, *strategy)
+    assert queries_after_a_kill(arguments, [], [], monkeypatch) == QUERIES[1:]
+    assert out.read_bytes() == whole.read_bytes()
+    assert sorted(path.name for path in tmp_path.glob("out.txt*")) == ["out.txt", "out.txt_logs.h5"]
+
+
+def test_what_changes_no_result_does_not_start_a_killed_run_anew(query_scene, tmp_path, monkeypatch):
+    cache, other = (["--DenseFeatures.cache_path", tmp_path / name] for name in ("a.h5", "b.h5"))
+    more = ["--Localization.num_threads", "2", "--DenseFeatures.gpu_index", "0"]
+    arguments = query_scene.hloc(tmp_path / "out.txt", "--DenseFeatures.use_cache", "1")
+    assert queries_after_a_kill(arguments, cache, [*other, *more], monkeypatch) == QUERIES[1:]
+
+
+def test_what_changes_results_starts_a_killed_run_anew(query_scene, tmp_path, monkeypatch, capsys):
+    arguments = query_scene.hloc(tmp_path / "out.txt")
+    more = ["--AbsolutePose.max_error", "11"]
+    assert queries_after_a_kill(arguments, [], more, monkeypatch) == QUERIES
+    assert "out.txt.journal is of another run and starts anew" in capsys.readouterr().err
+
+
+def test_little_memory_takes_no_named_cache(query_scene, tmp_path):
+    for number, strategy in enumerate(([], FEATUREMETRIC)):
+        out = tmp_path / f"{number}.txt"
+        assert main(query_scene.hloc(out, "--preset", "low_memory", *strategy)) == 0
+        assert sorted(path.name for path in tmp_path.glob(".pixcli*")) == []
+        assert list(read_poses(out)) == QUERIES
 
 
 def test_results_are_named_as_benchmark_servers_want(own_scene, tmp_path):

@@ -1,5 +1,11 @@
 """Records of interrupted runs."""
 
+import signal
+import sqlite3
+import subprocess
+import sys
+import tracemalloc
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +18,8 @@ MADE_WITH = {"seed": 1, "queries": ["a", "b"]}
 
 
 def fill(path: Path, count: int) -> None:
-    with Journal(path, MADE_WITH) as journal:
+    with Journal(path) as journal:
+        journal.resume(MADE_WITH)
         for k in range(count):
             arrays = {"xy": np.full((k, 2), k + 0.5), "ok": np.array([True, False])}
             journal.append({"name": f"image {k}\n", "value": k / 3}, arrays)
@@ -21,7 +28,8 @@ def fill(path: Path, count: int) -> None:
 def test_goes_on_where_it_stopped(tmp_path: Path) -> None:
     path = tmp_path / "journal"
     fill(path, 3)
-    with Journal(path, MADE_WITH) as journal:
+    with Journal(path) as journal:
+        journal.resume(MADE_WITH)
         assert journal.count == 3
         journal.append({"name": "last"}, {})
         records = list(journal.records())
@@ -39,38 +47,93 @@ def test_goes_on_where_it_stopped(tmp_path: Path) -> None:
     assert not path.exists()
 
 
-@pytest.mark.parametrize("missing", [1, 20, 60])
-def test_a_record_that_was_cut_off_does_not_count(tmp_path: Path, missing: int) -> None:
+KILLED = """
+import os
+import numpy as np
+from pathlib import Path
+from pixcli.io.journal import Journal
+
+with Journal(Path({path!r})) as journal:
+    journal.resume({made_with!r})
+    for k in range(3):
+        journal.append({{"name": f"image {{k}}"}}, {{"xy": np.zeros((1000, 2))}})
+    journal._database.execute("BEGIN")
+    journal.append({{"name": "half"}}, {{"xy": np.zeros((1000000, 2))}})
+    os.kill(os.getpid(), 9)
+"""
+
+
+def test_records_of_a_killed_process_are_whole(tmp_path: Path) -> None:
     path = tmp_path / "journal"
-    fill(path, 3)
-    path.write_bytes(path.read_bytes()[:-missing])
-    with Journal(path, MADE_WITH) as journal:
-        assert journal.count == 2
+    code = KILLED.format(path=str(path), made_with=MADE_WITH)
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == -signal.SIGKILL
+    with Journal(path) as journal:
+        journal.resume(MADE_WITH)
+        assert [contents["name"] for contents, _ in journal.records()] == ["image 0", "image 1", "image 2"]
         journal.append({"name": "again"}, {})
-    with Journal(path, MADE_WITH) as journal:
-        assert [contents["name"] for contents, _ in journal.records()][-1] == "again"
-        assert journal.count == 3
+    with Journal(path) as journal:
+        journal.resume(MADE_WITH)
+        assert journal.count == 4
+    assert [file.name for file in tmp_path.iterdir()] == ["journal"]
 
 
 def test_a_journal_of_another_run_starts_anew(tmp_path: Path) -> None:
     path = tmp_path / "journal"
     fill(path, 2)
-    with Journal(path, {"seed": 2}) as journal:
-        assert journal.count == 0
-    path.write_bytes(path.read_bytes()[:10])
-    with Journal(path, MADE_WITH) as journal:
+    with Journal(path) as journal:
+        journal.resume({"seed": 2})
         assert journal.count == 0
         assert list(journal.records()) == []
 
 
+def test_a_journal_of_the_old_format_starts_anew(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = tmp_path / "journal"
+    path.write_bytes(b"pixcli journal 1\n" + bytes(1000))
+    caplog.set_level("INFO")
+    with Journal(path) as journal:
+        journal.resume(MADE_WITH)
+        assert journal.count == 0
+        journal.append({"name": "first"}, {})
+    assert [record.message for record in caplog.records] == [
+        f"{path} is of an older version of pixcli and starts anew"
+    ]
+
+
+def test_memory_does_not_grow_with_records(tmp_path: Path) -> None:
+    with Journal(tmp_path / "journal") as journal:
+        journal.resume(MADE_WITH)
+        for _ in range(50):
+            journal.append({}, {"xy": np.ones(125_000)})  # a megabyte
+        tracemalloc.start()
+        assert sum(arrays["xy"].sum() for _, arrays in journal.records()) == 50 * 125_000
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+    assert peak < 10e6
+
+
 def test_a_file_of_something_else_stays(tmp_path: Path) -> None:
     path = tmp_path / "journal"
-    path.write_bytes(b"something else entirely")
+    for contents in (b"something else entirely", 100 * b"something else entirely"):
+        path.write_bytes(contents)
+        with pytest.raises(UserError, match="no journal of pixcli"):
+            Journal(path)
+        assert path.read_bytes() == contents
+    path.unlink()
+    with closing(sqlite3.connect(path)) as database:
+        database.execute("CREATE TABLE cameras (id INTEGER)")
     with pytest.raises(UserError, match="no journal of pixcli"):
-        Journal(path, MADE_WITH)
-    assert path.read_bytes() == b"something else entirely"
+        Journal(path)
 
 
 def test_two_runs_at_once(tmp_path: Path) -> None:
-    with Journal(tmp_path / "journal", MADE_WITH), pytest.raises(UserError, match="another run"):
-        Journal(tmp_path / "journal", MADE_WITH)
+    path = tmp_path / "journal"
+    code = f"from pathlib import Path; from pixcli.io.journal import Journal; Journal(Path({str(path)!r}))"
+    with Journal(path) as journal:
+        journal.resume(MADE_WITH)
+        for _ in range(2):
+            with pytest.raises(UserError, match="another run"):
+                Journal(path)
+        ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+        assert "another run writes to the same output" in ran.stderr
+        journal.append({}, {})
+        assert journal.count == 1

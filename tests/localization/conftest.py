@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from pixcli.localization.localizer import QueryLocalizer
-from pixcli.localization.pose import difference
+from pixcli.localization.rig_state import difference
 from pixcli.options import DenseFeaturesOptions, LocalizationOptions, SyntheticOptions
+from pixcli.options.localization import LocalizeOptions
 from pixcli.synthetic.baseline import build_database
 from pixcli.synthetic.dataset import generate_dataset
 
@@ -33,7 +34,9 @@ class LeftOut:
     """What pycolmap makes of the matches alone."""
 
     def localizer(self, **options):
-        return QueryLocalizer(self.model, LocalizationOptions(**options), references=self.references)
+        return QueryLocalizer(
+            self.model, LocalizeOptions(LocalizationOptions(**options)), references=self.references
+        )
 
     def localize(self, localizer, rows=slice(None), **changes):
         arguments = {
@@ -73,7 +76,7 @@ def left_out(tmp_path_factory: pytest.TempPathFactory) -> LeftOut:
     first = pycolmap.estimate_and_refine_absolute_pose(keypoints[point2D_idxs], points, camera, estimation)
     references = folder / "references.h5"
     features = DenseFeaturesOptions(use_cache=True, cache_path=str(references))
-    QueryLocalizer(model, image_path=images, features=features)
+    QueryLocalizer(model, LocalizeOptions(dense_features=features), image_path=images)
     return LeftOut(
         images,
         model,

@@ -7,7 +7,7 @@ import pytest
 
 from pixcli.localization.feature_pose import Observed, observed_at, refine_costed_pose
 from pixcli.localization.feature_targets import Targets, align_keypoints
-from pixcli.localization.pose import RefinedIntrinsics, Sensor, difference, project
+from pixcli.localization.rig_state import RefinedIntrinsics, RigState, Sensor, difference, project
 from pixcli.options import InterpolationOptions, QueryKeypointAdjustmentOptions
 
 import pycolmap
@@ -67,10 +67,10 @@ def test_finds_the_true_pose(model, sensors):
     start = disturbed(pose, np.random.default_rng(1))
     assert np.abs(difference(start, pose)).max() > 1e-3
     found = refine_costed_pose(
-        start, [part[0] for part in parts], observed_of(parts), RefinedIntrinsics(), 100, 1e-9
+        RigState(start, [part[0] for part in parts]), observed_of(parts), RefinedIntrinsics(), 100, 1e-9
     )
     assert found is not None
-    np.testing.assert_allclose(difference(found.rig_from_world, pose), 0, atol=1e-5)
+    np.testing.assert_allclose(difference(found.state.rig_from_world, pose), 0, atol=1e-5)
     assert found.cost_after < 1e-5 * found.cost_before
 
 
@@ -82,14 +82,14 @@ def test_finds_intrinsics_on_request():
     params = np.array(camera.params) * factors
     wrong = pycolmap.Camera(model=camera.model, width=640, height=480, params=params)
     parts = [(replace(sensor, camera=wrong), *rest)]
-    arguments = (disturbed(pose, np.random.default_rng(1)), [parts[0][0]], observed_of(parts))
+    arguments = (RigState(disturbed(pose, np.random.default_rng(1)), [parts[0][0]]), observed_of(parts))
     found = refine_costed_pose(*arguments, RefinedIntrinsics(True, False, True), 100, 1e-12)
     assert found is not None
-    np.testing.assert_allclose(found.sensors[0].camera.params, camera.params, atol=5e-2)
-    np.testing.assert_allclose(difference(found.rig_from_world, pose), 0, atol=5e-4)
+    np.testing.assert_allclose(found.state.sensors[0].camera.params, camera.params, atol=5e-2)
+    np.testing.assert_allclose(difference(found.state.rig_from_world, pose), 0, atol=5e-4)
     held = refine_costed_pose(*arguments, RefinedIntrinsics(), 100, 1e-12)
     assert held is not None
-    np.testing.assert_array_equal(held.sensors[0].camera.params, params)
+    np.testing.assert_array_equal(held.state.sensors[0].camera.params, params)
 
 
 @pytest.mark.parametrize("kind", ["features", "reprojection"])
@@ -100,9 +100,9 @@ def test_the_covariance_is_calibrated(kind):
         observed = observed_of(parts)
         if kind == "reprojection":
             observed = [observed_at(points, xy) for _, points, _, xy in parts]
-        found = refine_costed_pose(pose, [parts[0][0]], observed, RefinedIntrinsics(), 100, 1e-9)
+        found = refine_costed_pose(RigState(pose, [parts[0][0]]), observed, RefinedIntrinsics(), 100, 1e-9)
         assert found is not None
-        error = difference(found.rig_from_world, pose)
+        error = difference(found.state.rig_from_world, pose)
         squares.append(error @ np.linalg.solve(found.covariance, error) / 6)
     assert 0.7 < np.mean(squares) < 1.4
 
@@ -125,7 +125,9 @@ def test_the_curvature_of_reprojection_is_how_its_gradient_changes():
 def test_too_few_points_determine_no_pose(count):
     pose, parts = made_scene(count=count)
     sensors = [part[0] for part in parts]
-    assert refine_costed_pose(pose, sensors, observed_of(parts), RefinedIntrinsics(), 10, 1e-6) is None
+    assert (
+        refine_costed_pose(RigState(pose, sensors), observed_of(parts), RefinedIntrinsics(), 10, 1e-6) is None
+    )
 
 
 def test_keypoints_move_to_their_targets():

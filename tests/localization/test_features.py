@@ -8,12 +8,15 @@ from pixcli.io.images import read_image
 from pixcli.localization.localizer import QueryLocalizer
 from pixcli.localization.map import read_map
 from pixcli.options import DenseFeaturesOptions, LocalizationOptions
+from pixcli.options.localization import LocalizeOptions
 
 
 def localizer(left_out, path, densify="never", **features):
     options = DenseFeaturesOptions(use_cache=True, cache_path=str(path), **features)
     return QueryLocalizer(
-        left_out.model, LocalizationOptions(densify=densify), image_path=left_out.images, features=options
+        left_out.model,
+        LocalizeOptions(LocalizationOptions(densify=densify), dense_features=options),
+        image_path=left_out.images,
     )
 
 
@@ -66,10 +69,12 @@ def test_a_chain_measures_what_its_first_model_rejects(left_out, tmp_path):
 def test_references_of_other_features_are_refused(left_out):
     features = DenseFeaturesOptions(model="image+compact")
     with pytest.raises(UserError, match=r"are of image, but those of image \+ compact .* are asked for"):
-        QueryLocalizer(left_out.model, references=left_out.references, features=features)
+        QueryLocalizer(
+            left_out.model, LocalizeOptions(dense_features=features), references=left_out.references
+        )
 
 
 def test_doubles_are_refused(left_out):
     features = DenseFeaturesOptions(model="gradients", dtype="double")
     with pytest.raises(UserError, match="float is more exact than what they measure"):
-        QueryLocalizer(left_out.model, image_path=left_out.images, features=features)
+        QueryLocalizer(left_out.model, LocalizeOptions(dense_features=features), image_path=left_out.images)

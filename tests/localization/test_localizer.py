@@ -13,6 +13,7 @@ from pixcli.errors import UserError
 from pixcli.io.images import read_image
 from pixcli.localization.localizer import QueryLocalizer
 from pixcli.options import AbsolutePoseOptions
+from pixcli.options.localization import LocalizeOptions
 
 
 @pytest.fixture(scope="module")
@@ -185,8 +186,8 @@ def test_a_bad_query_has_a_reason(left_out):
     localizer = left_out.localizer()
     localizer = QueryLocalizer(
         left_out.model,
+        LocalizeOptions(absolute_pose=AbsolutePoseOptions(min_num_inliers=8)),
         references=left_out.references,
-        absolute_pose=AbsolutePoseOptions(min_num_inliers=8),
     )
     for reason, changes in bad_queries(left_out).items():
         result = left_out.localize(localizer, **changes)

@@ -17,6 +17,7 @@ from pixcli.options import (
     FeaturemetricBundleAdjustmentOptions,
 )
 from pixcli.options.bundle_adjustment import FeaturemetricBundleAdjusterOptions
+from pixcli.options.localization import LocalizeOptions
 
 import pycolmap
 
@@ -24,10 +25,14 @@ import pycolmap
 def test_a_map_that_was_made_is_used_again(left_out, tmp_path):
     path = tmp_path / "map.h5"
     features = DenseFeaturesOptions(use_cache=True, cache_path=str(path))
-    made = QueryLocalizer(left_out.model, image_path=left_out.images, features=features)
+    made = QueryLocalizer(
+        left_out.model, LocalizeOptions(dense_features=features), image_path=left_out.images
+    )
     assert made.map.source == "images"
     content = path.read_bytes()
-    again = QueryLocalizer(left_out.model, image_path=left_out.images, features=features)
+    again = QueryLocalizer(
+        left_out.model, LocalizeOptions(dense_features=features), image_path=left_out.images
+    )
     assert again.map.source == "file"
     assert path.read_bytes() == content
     unkept = QueryLocalizer(left_out.model, image_path=left_out.images)

@@ -7,14 +7,15 @@ import pytest
 
 from pixcli.localization.first_pose import FirstPose, Matches, find_first_pose
 from pixcli.localization.objections import objection
-from pixcli.localization.pose import (
+from pixcli.localization.pose import Sightings, refine_pose
+from pixcli.localization.query_pose import QueryPose
+from pixcli.localization.rig_state import (
     RefinedIntrinsics,
     RefinedPose,
+    RigState,
     Sensor,
-    Sightings,
     difference,
     project,
-    refine_pose,
 )
 from pixcli.options import AbsolutePoseOptions
 
@@ -65,8 +66,8 @@ def test_exact_sightings_give_the_exact_pose(model, number):
     rng = np.random.default_rng(0)
     sensors = sensors_of(model, number)
     sightings = sightings_of(sensors, 60, rng)
-    refined = refine_pose(start(rng), sensors, sightings, SCALES, RefinedIntrinsics())
-    assert np.abs(difference(POSE, refined.rig_from_world)).max() < 1e-7
+    refined = refine_pose(RigState(start(rng), sensors), sightings, SCALES, RefinedIntrinsics())
+    assert np.abs(difference(POSE, refined.state.rig_from_world)).max() < 1e-7
     assert refined.cost_after < 1e-9 < refined.cost_before
 
 
@@ -78,13 +79,20 @@ def test_intrinsics_come_back_on_request(model):
     wrong = camera_of(model)
     wrong.params = np.array(wrong.params) * np.where(np.array(wrong.params) > 1, 1.01, 0.9)
     everything = RefinedIntrinsics(True, True, True)
-    refined = refine_pose(POSE, [Sensor(wrong, sensor.cam_from_rig)], sightings, (1e4, 1e2, 1.0), everything)
-    np.testing.assert_allclose(refined.cameras[0].params, sensor.camera.params, rtol=1e-4, atol=1e-5)
+    refined = refine_pose(
+        RigState(POSE, [Sensor(wrong, sensor.cam_from_rig)]), sightings, (1e4, 1e2, 1.0), everything
+    )
+    np.testing.assert_allclose(
+        refined.state.sensors[0].camera.params, sensor.camera.params, rtol=1e-4, atol=1e-5
+    )
     focal = refine_pose(
-        POSE, [Sensor(wrong, sensor.cam_from_rig)], sightings, (1e3,), RefinedIntrinsics(focal_length=True)
+        RigState(POSE, [Sensor(wrong, sensor.cam_from_rig)]),
+        sightings,
+        (1e3,),
+        RefinedIntrinsics(focal_length=True),
     )
     others = [i for i in range(len(wrong.params)) if i not in wrong.focal_length_idxs()]
-    assert np.array_equal(focal.cameras[0].params[others], wrong.params[others])
+    assert np.array_equal(focal.state.sensors[0].camera.params[others], wrong.params[others])
 
 
 def test_outliers_do_not_count():
@@ -93,10 +101,12 @@ def test_outliers_do_not_count():
     (seen,) = sightings_of(sensors, 200, rng, noise=0.05)
     xy = seen.xy.copy()
     xy[::4] += rng.uniform(-30, 30, (50, 2))
-    clean = refine_pose(POSE, sensors, [seen], SCALES, RefinedIntrinsics())
-    spoiled = refine_pose(start(rng, 1e-3), sensors, [replace(seen, xy=xy)], SCALES, RefinedIntrinsics())
+    clean = refine_pose(RigState(POSE, sensors), [seen], SCALES, RefinedIntrinsics())
+    spoiled = refine_pose(
+        RigState(start(rng, 1e-3), sensors), [replace(seen, xy=xy)], SCALES, RefinedIntrinsics()
+    )
     sd = np.sqrt(np.diag(clean.covariance))
-    assert (np.abs(difference(clean.rig_from_world, spoiled.rig_from_world)) < 3 * sd).all()
+    assert (np.abs(difference(clean.state.rig_from_world, spoiled.state.rig_from_world)) < 3 * sd).all()
 
 
 @pytest.mark.parametrize("number", [1, 2])
@@ -106,8 +116,8 @@ def test_normalised_errors_are_near_one(number):
         rng = np.random.default_rng(seed)
         sensors = sensors_of("OPENCV", number)
         sightings = sightings_of(sensors, 300, rng, noise=0.05)
-        refined = refine_pose(start(rng, 1e-3), sensors, sightings, SCALES, RefinedIntrinsics())
-        error = difference(refined.rig_from_world, POSE)
+        refined = refine_pose(RigState(start(rng, 1e-3), sensors), sightings, SCALES, RefinedIntrinsics())
+        error = difference(refined.state.rig_from_world, POSE)
         errors.append(error @ np.linalg.solve(refined.covariance, error) / 6)
     assert 0.4 < np.mean(errors) < 1.3
 
@@ -121,8 +131,8 @@ def test_errors_that_neighbours_share_widen_the_covariance():
         cell = (seen.xy // 40).astype(int)
         shared = rng.normal(0, 0.05, (12, 16, 2))[np.clip(cell[:, 1], 0, 11), np.clip(cell[:, 0], 0, 15)]
         shifted = replace(seen, xy=seen.xy + shared)
-        refined = refine_pose(POSE, sensors, [shifted], SCALES, RefinedIntrinsics())
-        error = difference(refined.rig_from_world, POSE)
+        refined = refine_pose(RigState(POSE, sensors), [shifted], SCALES, RefinedIntrinsics())
+        error = difference(refined.state.rig_from_world, POSE)
         errors.append(error @ np.linalg.solve(refined.covariance, error) / 6)
     assert 0.4 < np.mean(errors) < 2.5  # 15 if errors were taken for independent
 
@@ -130,7 +140,7 @@ def test_errors_that_neighbours_share_widen_the_covariance():
 def test_too_little_gives_no_pose():
     sensors = sensors_of("PINHOLE")
     (seen,) = sightings_of(sensors, 3, np.random.default_rng(0))
-    assert refine_pose(POSE, sensors, [seen], SCALES, RefinedIntrinsics()) is None
+    assert refine_pose(RigState(POSE, sensors), [seen], SCALES, RefinedIntrinsics()) is None
 
 
 @pytest.mark.parametrize("number", [1, 2])
@@ -145,10 +155,10 @@ def test_a_first_pose_agrees_with_most_matches(number):
     options = AbsolutePoseOptions(estimate_focal_length=False)
     first = find_first_pose(matches, options, 0)
     assert isinstance(first, FirstPose)
-    error = difference(first.rig_from_world, POSE)
+    error = difference(first.pose.state.rig_from_world, POSE)
     assert np.abs(error).max() < 0.02
-    assert error @ np.linalg.solve(first.covariance, error) / 6 < 4
-    for inliers in first.inliers:
+    assert error @ np.linalg.solve(first.pose.covariance, error) / 6 < 4
+    for inliers in first.pose.inliers:
         assert inliers[30:].mean() > 0.95
         assert inliers[:30].mean() < 0.2
 
@@ -164,18 +174,19 @@ def test_a_first_pose_is_as_certain_as_it_says(number):
         coarse = rng.random(number) < 0.15
         xy = seen.xy + np.where(coarse, 3.0, 0)[:, None] * rng.standard_normal((number, 2))
         first = find_first_pose([Matches(sensors[0], xy, seen.points)], AbsolutePoseOptions(), 0)
-        error = difference(first.rig_from_world, POSE)
-        errors.append(error @ np.linalg.solve(first.covariance, error) / 6)
+        error = difference(first.pose.state.rig_from_world, POSE)
+        errors.append(error @ np.linalg.solve(first.pose.covariance, error) / 6)
     assert 0.2 < np.median(errors) < 1.3
     assert np.mean(errors) < 4
 
 
 def first_pose(sensors, covariance):
-    return FirstPose(POSE, sensors, [np.ones(100, bool)], 0.5, covariance, False)
+    pose = QueryPose(RigState(POSE, sensors), covariance, [np.ones(100, bool)], [])
+    return FirstPose(pose, 0.5, RefinedIntrinsics())
 
 
 def refined_to(pose, before=2.0, after=1.0):
-    return RefinedPose(pose, [camera_of("PINHOLE")], np.eye(6), [], before, after)
+    return RefinedPose(RigState(pose, sensors_of("PINHOLE")), np.eye(6), before, after)
 
 
 def test_the_guard_objects_to_jumps_losses_and_costs():
@@ -199,8 +210,10 @@ def test_what_a_camera_does_not_fit_is_no_matter_of_single_sightings():
         claimed, known = (replace(seen, covariance=covariance) for covariance in (deviation, seen.covariance))
         errors = []
         for sightings in (claimed, known):
-            refined = refine_pose(start(rng, 1e-3), sensors, [sightings], (5.0, 5.0), RefinedIntrinsics())
-            errors.append(difference(refined.rig_from_world, POSE))
+            refined = refine_pose(
+                RigState(start(rng, 1e-3), sensors), [sightings], (5.0, 5.0), RefinedIntrinsics()
+            )
+            errors.append(difference(refined.state.rig_from_world, POSE))
         found.append(np.linalg.norm(errors[0]))
         best.append(np.linalg.norm(errors[1]))
     assert np.mean(found) < 1.5 * np.mean(best)  # 4.7 if claims counted

@@ -150,7 +150,7 @@ import os
 from pathlib import Path
 
 import pixcli
-from pixcli.localization.localize import QueryFiles, localize_images
+from pixcli.adapters.localize_queries import QueryFiles, localize_queries
 from pixcli.options import *
 from pixcli.options.fields import build_all
 from pixcli.options.presets import read_preset
@@ -161,10 +161,6 @@ import pycolmap
 image_dir, model_path, results = Path("images"), Path("model"), Path("poses.txt")
 features, matches, pairs, queries = map(Path, ("features.h5", "matches.h5", "pairs.txt", "queries.txt"))
 reference, input = Path("ref"), Path("in")
-groups_of_options = (
-    LocalizationOptions(), AbsolutePoseOptions(), DenseFeaturesOptions(), InterpolationOptions(),
-    QueryKeypointAdjustmentOptions(), QueryBundleAdjustmentOptions(),
-)
 """
 
 

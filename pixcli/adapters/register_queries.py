@@ -7,8 +7,8 @@ from itertools import groupby
 import numpy as np
 import numpy.typing as npt
 
+from pixcli.adapters.query_matches import DatabaseQueries
 from pixcli.localization.batch import Localized
-from pixcli.localization.queries import DatabaseQueries
 
 import pycolmap
 

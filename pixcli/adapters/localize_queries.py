@@ -2,33 +2,30 @@
 
 import logging
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, fields, replace
+from html import escape
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from pixcli.adapters.query_matches import DatabaseQueries, HlocQueries
+from pixcli.adapters.query_records import append_query, read_queries
+from pixcli.adapters.register_queries import register_queries
 from pixcli.errors import UserError
 from pixcli.io.files import check_writable
 from pixcli.io.hloc import short_names, write_log, write_poses
 from pixcli.io.journal import Journal
 from pixcli.io.models import check_model_output, read_model, writing_model
-from pixcli.localization.batch import Localized, localize_batch, read_batch
+from pixcli.io.patch_store import cache_beside
+from pixcli.localization.batch import Localized, localize_batch
 from pixcli.localization.localized import Step
 from pixcli.localization.localizer import QueryLocalizer
-from pixcli.localization.queries import DatabaseQueries, HlocQueries, Queries
-from pixcli.localization.registration import register_queries
-from pixcli.options import (
-    AbsolutePoseOptions,
-    DenseFeaturesOptions,
-    InterpolationOptions,
-    LocalizationOptions,
-    QueryBundleAdjustmentOptions,
-    QueryKeypointAdjustmentOptions,
-)
-from pixcli.options.fields import OptionGroup, result_options
+from pixcli.localization.queries import Queries
+from pixcli.options.fields import result_options
+from pixcli.options.localization import LocalizationOptions, LocalizeOptions
 from pixcli.progress import PhaseStats, Progress
 
 import pycolmap
@@ -38,8 +35,14 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class QueryFiles:
-    """Where queries and their matches are: a database, or hloc's files."""
+    """Where a model, queries and their matches are, and where poses go; text or Path.
 
+    Matches come from a database, or from hloc's files.
+    """
+
+    input_path: Path
+    image_path: Path
+    output_path: Path
     database_path: Path | None = None
     image_list_path: Path | None = None
     """Of the database's images, those to localize; None: all that the model has not registered."""
@@ -47,8 +50,13 @@ class QueryFiles:
     features_path: Path | None = None
     matches_path: Path | None = None
     pairs_path: Path | None = None
+    references_path: Path | None = None
+    """The references of the map; made from the model's images, and written, if there is no such file."""
 
     def __post_init__(self) -> None:
+        for field in fields(self):
+            if (path := getattr(self, field.name)) is not None:
+                object.__setattr__(self, field.name, Path(path))
         hloc = {name: getattr(self, name) for name in _HLOC_PATHS}
         given = [name for name, path in hloc.items() if path is not None]
         missing = [name for name, path in hloc.items() if path is None]
@@ -70,8 +78,18 @@ class QueryFiles:
         """The queries, as a context manager."""
         if self.database_path is not None:
             return DatabaseQueries(self.database_path, model, self.image_list_path)
-        queries, features, matches, pairs = (getattr(self, name) for name in _HLOC_PATHS)
-        return HlocQueries(queries, features, matches, pairs, model, cluster)
+        return HlocQueries(*(getattr(self, name) for name in _HLOC_PATHS), model, cluster)
+
+    def states(self) -> list[list[str | int]]:
+        """What tells whether an input has changed: all paths, and the size and time of each file."""
+        inputs = [getattr(self, field.name) for field in fields(self) if field.name != "output_path"]
+        given = [path for path in inputs if path is not None]
+        found = {file for path in given for file in (path, *path.glob("*.bin"), *path.glob("*.txt"))}
+        files = [(file, file.stat()) for file in sorted(found) if file.is_file()]
+        return [
+            [str(path) for path in given],
+            *([str(file), stat.st_size, stat.st_mtime_ns] for file, stat in files),
+        ]
 
 
 _HLOC_PATHS = ("queries_path", "features_path", "matches_path", "pairs_path")
@@ -95,7 +113,7 @@ class QueryOutcome:
     steps: list[Step]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Localization:
     """What a run of localization did."""
 
@@ -109,6 +127,40 @@ class Localization:
         """Queries that have a pose."""
         return sum(query.success for query in self.queries)
 
+    def summary(self) -> dict[str, str]:
+        """The figures that matter most, ready to be read."""
+        localized = [query for query in self.queries if query.success]
+        reasons = Counter(query.reason for query in self.queries if not query.success)
+        undone = Counter(query.undone for query in localized if query.undone)
+        return {
+            "references of the map from": self.references,
+            "queries": str(len(self.queries)),
+            "localized": str(len(localized)),
+            **{f"failed: {reason}": str(count) for reason, count in reasons.most_common(_MAX_REASONS)},
+            **{
+                f"refinement undone: {reason}": str(count)
+                for reason, count in undone.most_common(_MAX_REASONS)
+            },
+            "matches, median": median([query.matches for query in localized]),
+            "inliers, median": median([query.inliers for query in localized]),
+            "predicted deviation of the centre, median (units of the model)": median(
+                [query.position_deviation for query in localized]
+            ),
+            "predicted deviation of the rotation, median (degrees)": median(
+                [query.rotation_deviation for query in localized]
+            ),
+        }
+
+    def __repr__(self) -> str:
+        return "\n".join(["Localization", *(f"  {name}: {value}" for name, value in self.summary().items())])
+
+    def _repr_html_(self) -> str:
+        rows = "".join(
+            f"<tr><td>{escape(name)}</td><td>{escape(value)}</td></tr>"
+            for name, value in self.summary().items()
+        )
+        return f"<table>{rows}</table>"
+
     def contents(self) -> dict[str, Any]:
         """The figures as a report holds them."""
         return {
@@ -119,19 +171,19 @@ class Localization:
         }
 
 
-def localize_images(
-    input_path: Path,
-    image_path: Path,
-    output_path: Path,
+_MAX_REASONS = 8
+
+
+def median(values: Sequence[float]) -> str:
+    """Of those that are finite, ready to be read; empty where none is."""
+    known = np.array(values, float)[np.isfinite(values)]
+    return f"{np.median(known):.4g}" if len(known) else ""
+
+
+def localize_queries(
     files: QueryFiles,
-    options: LocalizationOptions,
-    absolute_pose: AbsolutePoseOptions,
-    features: DenseFeaturesOptions,
-    interpolation: InterpolationOptions,
-    keypoint_adjustment: QueryKeypointAdjustmentOptions,
-    bundle_adjustment: QueryBundleAdjustmentOptions,
+    options: LocalizeOptions = LocalizeOptions(),
     *,
-    references_path: Path | None = None,
     random_seed: int = 0,
     progress: Progress | None = None,
 ) -> Localization:
@@ -145,75 +197,71 @@ def localize_images(
         UserError: something about the input cannot be used, or no query could be localized; nothing has been
             written.
     """
-    progress = progress or Progress()
-    _check_output(files, input_path, output_path, options)
-    if not image_path.is_dir():
-        raise UserError(f"there is no folder {image_path}: check --image_path")
-    groups = (options, absolute_pose, features, interpolation, keypoint_adjustment, bundle_adjustment)
-    made_with = _made_with(groups, files, input_path, image_path, references_path, random_seed)
+    progress, how = progress or Progress(), options.localization
+    _check_output(files, how)
+    if not files.image_path.is_dir():
+        raise UserError(f"there is no folder {files.image_path}: check --image_path")
     with ExitStack() as stack:
         with progress.phase("read"):
-            model = read_model(input_path)
-            queries = files.open(model, options.covisibility_clustering)
-            stack.enter_context(queries)
-        journal_path = output_path.with_name(f"{output_path.name}.journal")
-        journal = stack.enter_context(Journal(journal_path, {**made_with, "queries": list(queries.names)}))
-        if journal.count:
-            log.info("going on with %s, which has %d queries", journal_path, journal.count)
+            model = read_model(files.input_path)
+            queries = stack.enter_context(files.open(model, how.covisibility_clustering))
+        journal_path = files.output_path.with_name(f"{files.output_path.name}.journal")
+        journal = stack.enter_context(Journal(journal_path))
+        features = stack.enter_context(cache_beside(options.dense_features, files.output_path))
         localizer = QueryLocalizer(
             model,
-            options,
-            references=references_path,
-            image_path=image_path,
-            absolute_pose=absolute_pose,
-            features=features,
-            interpolation=interpolation,
-            keypoint_adjustment=keypoint_adjustment,
-            bundle_adjustment=bundle_adjustment,
+            replace(options, dense_features=features),
+            references=files.references_path,
+            image_path=files.image_path,
             random_seed=random_seed,
             progress=progress,
         )
-        localize_batch(localizer, queries, image_path, journal, options.num_threads, progress)
-        outcomes = [_outcome(localized) for localized in read_batch(journal)]
+        # Not before: the localizer may have made the file of references, which the next run finds.
+        journal.resume(_made_with(files, options, queries, random_seed))
+        if journal.count:
+            log.info("going on with %s, which has %d queries", journal_path, journal.count)
+        for localized in localize_batch(
+            localizer, queries, files.image_path, journal.count, how.num_threads, progress
+        ):
+            append_query(journal, localized)
+        outcomes = [_outcome(localized) for localized in read_queries(journal)]
         if not any(outcome.success for outcome in outcomes):
             journal.remove()
-            (reason, count), *_ = Counter(outcome.reason for outcome in outcomes).most_common(1)
-            of = f" ({count} of {len(outcomes)} queries)" if len(outcomes) > 1 else f" ({outcomes[0].name})"
-            raise UserError(f"nothing was localized: {reason}{of}")
+            raise _nothing_localized(outcomes)
         with progress.phase("write"):
-            _write(output_path, model, queries, options.prepend_camera_name, lambda: read_batch(journal))
+            _write(files.output_path, model, queries, how.prepend_camera_name, lambda: read_queries(journal))
         journal.remove()
-    return Localization(localizer.map.source, outcomes, progress.phases)
+    references = localizer.map.source if localizer.map else "none: poses are not refined"
+    return Localization(references, outcomes, progress.phases)
 
 
-def _check_output(
-    files: QueryFiles, input_path: Path, output_path: Path, options: LocalizationOptions
-) -> None:
+def _nothing_localized(outcomes: Sequence[QueryOutcome]) -> UserError:
+    (reason, count), *_ = Counter(outcome.reason for outcome in outcomes).most_common(1)
+    of = f" ({count} of {len(outcomes)} queries)" if len(outcomes) > 1 else f" ({outcomes[0].name})"
+    return UserError(f"nothing was localized: {reason}{of}")
+
+
+def _check_output(files: QueryFiles, options: LocalizationOptions) -> None:
     if files.database_path is not None:
-        check_model_output(input_path, output_path, options.overwrite, "Localization.overwrite")
+        check_model_output(files.input_path, files.output_path, options.overwrite, "Localization.overwrite")
         return
-    check_writable(output_path)
-    if output_path.exists() and not options.overwrite:
+    check_writable(files.output_path)
+    if files.output_path.exists() and not options.overwrite:
         raise UserError(
-            f"--output_path {output_path} exists already: name another file, or set "
+            f"--output_path {files.output_path} exists already: name another file, or set "
             "--Localization.overwrite 1"
         )
 
 
 def _made_with(
-    groups: Iterable[OptionGroup], files: QueryFiles, *others: Path | int | None
+    files: QueryFiles, options: LocalizeOptions, queries: Queries, random_seed: int
 ) -> dict[str, Any]:
     """Everything that decides what is localized: options, and which files in which state."""
-    paths = [path for path in (*asdict(files).values(), *others) if isinstance(path, Path)]
-    inputs = sorted({file for path in paths for file in (path, *path.glob("*.bin"), *path.glob("*.txt"))})
-    states = [
-        [str(file), (stat := file.stat()).st_size, stat.st_mtime_ns] for file in inputs if file.is_file()
-    ]
     return {
-        "options": result_options(*groups),
-        "paths": [str(path) for path in paths],
-        "files": states,
-        "others": [other for other in others if isinstance(other, int)],
+        "options": result_options(*(getattr(options, field.name) for field in fields(options))),
+        "files": files.states(),
+        "queries": list(queries.names),
+        "random_seed": random_seed,
     }
 
 
