@@ -22,6 +22,7 @@ from pixcli.keypoint_adjustment.tracks import Tracks
 from pixcli.options import DenseFeaturesOptions, InterpolationOptions, KeypointAdjustmentOptions
 from pixcli.progress import Progress
 from pixcli.sampling.extraction import extraction_for
+from pixcli.sampling.feature_references import sampling_arguments
 from pixcli.sampling.status import Status
 from pixcli.sampling.streaming import Estimate
 
@@ -145,21 +146,8 @@ def adjust_keypoints(
         weights if options.weight_by_score else None,
         constant,
         [_native_level(patches, rows, n) for patches, rows in levels],
-        nodes=list(interpolation.offsets),
-        mode=interpolation.mode,
-        l2_normalize=interpolation.l2_normalize,
-        ncc_normalize=interpolation.ncc_normalize,
-        loss=options.loss,
-        loss_scale=options.loss_scale,
-        bound=options.bound,
-        max_iterations=options.max_iterations,
-        function_tolerance=options.function_tolerance,
-        gradient_tolerance=options.gradient_tolerance,
-        parameter_tolerance=options.parameter_tolerance,
-        root_edges_only=options.strategy == "topological_reference",
-        root_regularize_weight=options.root_regularize_weight,
-        max_deviation=options.max_deviation,
-        max_kps_per_problem=options.max_kps_per_problem,
+        **native_options(options, interpolation),
+        guard=True,
         num_threads=num_threads,
         poll=poll,
     )
@@ -170,6 +158,26 @@ def adjust_keypoints(
         cost_before=float(solved["cost_before"].sum()),
         cost_after=float(solved["cost_after"].sum()),
     )
+
+
+def native_options(
+    options: KeypointAdjustmentOptions, interpolation: InterpolationOptions
+) -> dict[str, Any]:
+    """What the native solver takes of the options, of which it has no defaults."""
+    return {
+        **sampling_arguments(interpolation),
+        "loss": options.loss,
+        "loss_scale": options.loss_scale,
+        "bound": options.bound,
+        "max_iterations": options.max_iterations,
+        "function_tolerance": options.function_tolerance,
+        "gradient_tolerance": options.gradient_tolerance,
+        "parameter_tolerance": options.parameter_tolerance,
+        "root_edges_only": options.strategy == "topological_reference",
+        "root_regularize_weight": options.root_regularize_weight,
+        "max_deviation": options.max_deviation,
+        "max_kps_per_problem": options.max_kps_per_problem,
+    }
 
 
 def _check_nodes(interpolation: InterpolationOptions) -> None:
