@@ -1,4 +1,5 @@
 from collections.abc import Callable, Sequence
+from enum import IntEnum
 from typing import Any, Literal
 
 import numpy as np
@@ -6,9 +7,83 @@ from numpy.typing import NDArray
 
 alignment_dtype: np.dtype[Any]
 surface_view_dtype: np.dtype[Any]
-OUTCOME_OUTSIDE: int
-OUTCOME_FLAT: int
-OUTCOME_DIVERGED: int
+
+class Status(IntEnum):
+    UNMATCHED = 0
+    MOVED = 1
+    ROOT = 2
+    CONSTANT = 3
+    OUT_OF_BOUND = 4
+    OUT_OF_IMAGE = 5
+    WEAK_TEXTURE = 6
+    LOW_CORRELATION = 7
+    WORSE_SCORE = 8
+    DISTORTED = 9
+    INVALID = 10
+    UNDONE = 11
+    @property
+    def label(self) -> str: ...
+
+class Outcome(IntEnum):
+    CONVERGED = 0
+    OUTSIDE = 1
+    FLAT = 2
+    DIVERGED = 3
+
+class TargetOutcome(IntEnum):
+    ALIGNED = 0
+    AT_BOUND = 1
+    UNUSABLE = 2
+
+class PatchArrays:
+    def __init__(
+        self,
+        buffer: NDArray[Any],
+        offset: NDArray[np.int64],
+        size: NDArray[np.int32],
+        origin: NDArray[np.float64],
+        *,
+        gains: NDArray[np.float32] | None = None,
+        comparison: str | None = None,
+    ) -> None: ...
+    def __len__(self) -> int: ...
+
+class Support:
+    def __init__(self, radius: int, window: float) -> None: ...
+
+class TemplateArrays:
+    def __init__(
+        self,
+        *,
+        patch: NDArray[np.int32],
+        xy: NDArray[np.float64],
+        spacing: NDArray[np.float64],
+        job_ptr: NDArray[np.int64],
+        job_patch: NDArray[np.int32],
+        starts: NDArray[np.float64],
+        perspective_deviation: NDArray[np.float64] | None = None,
+    ) -> None: ...
+
+class AlignmentLimits:
+    def __init__(
+        self, *, max_iterations: int, max_excursion: float, step_tolerance: float, translation: bool
+    ) -> None: ...
+
+class SurfaceArrays:
+    def __init__(
+        self,
+        *,
+        views: NDArray[Any],
+        reference: NDArray[np.int32],
+        ptr: NDArray[np.int64],
+        view: NDArray[np.int32],
+        patch: NDArray[np.int32],
+        reference_patch: NDArray[np.int32],
+        spacing: NDArray[np.float64],
+    ) -> None: ...
+
+class SurfaceLimits:
+    def __init__(self, *, max_iterations: int, max_shift: float, step_tolerance: float) -> None: ...
 
 def build_config() -> dict[str, str]: ...
 def build_tracks(
@@ -24,24 +99,12 @@ def resample(
 def cut_patches(
     map: NDArray[np.float32], boxes: NDArray[np.int32], offset: NDArray[np.int64], buffer: NDArray[np.uint8]
 ) -> None: ...
-def align_patches(
-    buffer: NDArray[np.uint8],
-    offset: NDArray[np.int64],
-    size: NDArray[np.int32],
-    origin: NDArray[np.float64],
-    radius: int,
-    window: float,
-    template_patch: NDArray[np.integer[Any]],
-    template_xy: NDArray[np.float64],
-    template_spacing: NDArray[np.float64],
-    perspective_deviation: NDArray[np.float64],
-    job_ptr: NDArray[np.int64],
-    job_patch: NDArray[np.int32],
-    starts: NDArray[np.float64],
-    max_iterations: int,
-    max_excursion: float,
-    step_tolerance: float,
-    translation: bool,
+def align(
+    patches: PatchArrays,
+    support: Support,
+    templates: TemplateArrays,
+    limits: AlignmentLimits,
+    *,
     num_threads: int,
     progress: Callable[[int], None] | None = None,
 ) -> NDArray[Any]: ...
@@ -54,81 +117,33 @@ def convolve(
     rectify: bool,
     num_threads: int,
 ) -> NDArray[np.float32]: ...
-def align_features(
-    buffer: NDArray[Any],
-    gains: NDArray[np.float32] | None,
-    comparison: str,
-    offset: NDArray[np.int64],
-    size: NDArray[np.int32],
-    origin: NDArray[np.float64],
-    radius: int,
-    window: float,
-    template_patch: NDArray[np.integer[Any]],
-    template_xy: NDArray[np.float64],
-    template_spacing: NDArray[np.float64],
-    job_ptr: NDArray[np.int64],
-    job_patch: NDArray[np.int32],
-    starts: NDArray[np.float64],
-    max_iterations: int,
-    max_excursion: float,
-    step_tolerance: float,
-    translation: bool,
-    num_threads: int,
-    progress: Callable[[int], None] | None = None,
-) -> NDArray[Any]: ...
 def refine_surfaces(
-    buffer: NDArray[Any],
-    offset: NDArray[np.int64],
-    size: NDArray[np.int32],
-    origin: NDArray[np.float64],
-    radius: int,
-    window: float,
-    views: NDArray[Any],
-    reference: NDArray[np.int32],
-    ptr: NDArray[np.int64],
-    view: NDArray[np.int32],
-    patch: NDArray[np.int32],
-    reference_patch: NDArray[np.int32],
-    spacing: NDArray[np.float64],
+    patches: PatchArrays,
+    support: Support,
+    surfaces: SurfaceArrays,
     planes: NDArray[np.float64],
-    max_iterations: int,
-    max_shift: float,
-    step_tolerance: float,
+    limits: SurfaceLimits,
+    *,
     num_threads: int,
     progress: Callable[[int], None] | None = None,
-    gains: NDArray[np.float32] | None = None,
-    comparison: str | None = None,
 ) -> NDArray[Any]: ...
 def measure_shifts(
-    buffer: NDArray[Any],
-    offset: NDArray[np.int64],
-    size: NDArray[np.int32],
-    origin: NDArray[np.float64],
-    radius: int,
-    window: float,
-    views: NDArray[Any],
-    reference: NDArray[np.int32],
-    ptr: NDArray[np.int64],
-    view: NDArray[np.int32],
-    patch: NDArray[np.int32],
-    reference_patch: NDArray[np.int32],
-    spacing: NDArray[np.float64],
+    patches: PatchArrays,
+    support: Support,
+    surfaces: SurfaceArrays,
     planes: NDArray[np.float64],
-    max_iterations: int,
-    max_shift: float,
-    step_tolerance: float,
+    limits: SurfaceLimits,
+    *,
     num_threads: int,
     progress: Callable[[int], None] | None = None,
-    gains: NDArray[np.float32] | None = None,
-    comparison: str | None = None,
 ) -> NDArray[Any]: ...
 def dense_sift(
     image: NDArray[np.float32],
     *,
-    bin_size: int = 4,
-    rootsift: bool = True,
-    half: bool = True,
-    num_threads: int = -1,
+    bin_size: int,
+    rootsift: bool,
+    half: bool,
+    num_threads: int,
 ) -> NDArray[Any]: ...
 
 _Mode = Literal["bicubic", "bilinear"]
@@ -139,20 +154,12 @@ def interpolate(
     rows: NDArray[np.int64],
     uv: NDArray[np.float64],
     *,
-    nodes: _Nodes = ...,
-    mode: _Mode = "bicubic",
-    l2_normalize: bool = True,
-    ncc_normalize: bool = False,
+    nodes: _Nodes,
+    mode: _Mode,
+    l2_normalize: bool,
+    ncc_normalize: bool,
     double_precision: bool = False,
 ) -> NDArray[Any]: ...
-def benchmark_interpolation(
-    patch: NDArray[Any],
-    *,
-    nodes: _Nodes = ...,
-    mode: _Mode = "bicubic",
-    l2_normalize: bool = False,
-    repeats: int = 100000,
-) -> dict[str, float]: ...
 def evaluate_loss(
     squares: NDArray[np.float64], loss: str, scale: float
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]: ...
@@ -165,23 +172,23 @@ def adjust_featuremetric(
     constant: NDArray[np.bool_] | None,
     levels: list[tuple[NDArray[Any], NDArray[np.int32], NDArray[np.float64], NDArray[np.int64]]],
     *,
-    nodes: _Nodes = ...,
-    mode: _Mode = "bicubic",
-    l2_normalize: bool = True,
-    ncc_normalize: bool = False,
-    loss: str = "cauchy",
-    loss_scale: float = 0.25,
-    bound: float = 4.0,
-    max_iterations: int = 20,
-    function_tolerance: float = 0.0,
-    gradient_tolerance: float = 0.0,
-    parameter_tolerance: float = 1e-4,
-    root_edges_only: bool = False,
-    root_regularize_weight: float = -1.0,
-    max_deviation: float = 1e300,
-    guard: bool = True,
-    max_kps_per_problem: int = 50,
-    num_threads: int = -1,
+    nodes: _Nodes,
+    mode: _Mode,
+    l2_normalize: bool,
+    ncc_normalize: bool,
+    loss: str,
+    loss_scale: float,
+    bound: float,
+    max_iterations: int,
+    function_tolerance: float,
+    gradient_tolerance: float,
+    parameter_tolerance: float,
+    root_edges_only: bool,
+    root_regularize_weight: float,
+    max_deviation: float,
+    guard: bool,
+    max_kps_per_problem: int,
+    num_threads: int,
     poll: Callable[[int], object] | None = None,
 ) -> dict[str, Any]: ...
 def compute_references(
@@ -192,14 +199,14 @@ def compute_references(
     scales: NDArray[np.float64],
     rows: NDArray[np.int64],
     *,
-    nodes: _Nodes = ...,
-    mode: _Mode = "bicubic",
-    l2_normalize: bool = True,
-    ncc_normalize: bool = False,
-    loss_scale: float = 0.25,
-    max_iterations: int = 100,
-    keep_observations: bool = False,
-    num_threads: int = -1,
+    nodes: _Nodes,
+    mode: _Mode,
+    l2_normalize: bool,
+    ncc_normalize: bool,
+    loss_scale: float,
+    max_iterations: int,
+    keep_observations: bool,
+    num_threads: int,
     poll: Callable[[int], object] | None = None,
 ) -> dict[str, Any]: ...
 def compute_cost_maps(
@@ -210,17 +217,13 @@ def compute_cost_maps(
     references: NDArray[np.float32],
     reference: NDArray[np.int64],
     *,
-    nodes: _Nodes = ...,
-    mode: _Mode = "bicubic",
-    l2_normalize: bool = True,
-    ncc_normalize: bool = False,
-    num_threads: int = -1,
+    nodes: _Nodes,
+    mode: _Mode,
+    l2_normalize: bool,
+    ncc_normalize: bool,
+    num_threads: int,
     poll: Callable[[int], object] | None = None,
 ) -> NDArray[np.float32]: ...
-
-TARGET_ALIGNED: int
-TARGET_AT_BOUND: int
-TARGET_UNUSABLE: int
 
 _Level = tuple[NDArray[Any], NDArray[np.int32], NDArray[np.float64], NDArray[np.int64]]
 
@@ -232,12 +235,12 @@ def evaluate_targets(
     references: NDArray[np.float32],
     warps: NDArray[np.float64] | None = None,
     *,
-    nodes: _Nodes = ...,
-    mode: _Mode = "bicubic",
-    l2_normalize: bool = True,
-    ncc_normalize: bool = False,
-    loss: str = "trivial",
-    loss_scale: float = 1.0,
+    nodes: _Nodes,
+    mode: _Mode,
+    l2_normalize: bool,
+    ncc_normalize: bool,
+    loss: str,
+    loss_scale: float,
 ) -> NDArray[np.float64]: ...
 def align_to_targets(
     detected: NDArray[np.float64],
@@ -248,13 +251,13 @@ def align_to_targets(
     references: NDArray[np.float32],
     warps: NDArray[np.float64] | None = None,
     *,
-    nodes: _Nodes = ...,
-    mode: _Mode = "bicubic",
-    l2_normalize: bool = True,
-    ncc_normalize: bool = False,
-    loss: str = "trivial",
-    loss_scale: float = 1.0,
-    bound: float = 4.0,
-    max_iterations: int = 100,
-    parameter_tolerance: float = 1e-5,
+    nodes: _Nodes,
+    mode: _Mode,
+    l2_normalize: bool,
+    ncc_normalize: bool,
+    loss: str,
+    loss_scale: float,
+    bound: float,
+    max_iterations: int,
+    parameter_tolerance: float,
 ) -> dict[str, Any]: ...

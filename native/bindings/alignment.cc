@@ -1,144 +1,88 @@
 #include "bindings/alignment.h"
 
-#include <pybind11/stl.h>
+#include <pybind11/native_enum.h>
 
 #include <optional>
 
 #include "bindings/arrays.h"
+#include "bindings/patches.h"
 #include "bindings/poll.h"
 #include "core/alignment.h"
-#include "core/scale_space.h"
-#include "core/tracks.h"
+#include "core/features.h"
 
 namespace py = pybind11;
+using namespace py::literals;
 
 namespace pixcli {
-
-PatchArrays PatchesOf(const Array<uint8_t>& buffer, const Array<int64_t>& offset, const Array<int32_t>& size,
-                      const Array<double>& origin) {
-  const py::ssize_t n = offset.size();
-  Require(size.size() == 2 * n && origin.size() == 3 * n,
-          "patches need offset (p,), size (p, 2), origin (p, 3)");
-  for (py::ssize_t i = 0; i < n; ++i) {
-    const int64_t area = static_cast<int64_t>(size.data()[2 * i]) * size.data()[2 * i + 1];
-    Require(offset.data()[i] >= 0 && area >= 0 && offset.data()[i] + area <= buffer.size(),
-            "a patch leaves the buffer");
-  }
-  return {buffer.data(), offset.data(), size.data(), origin.data()};
-}
-
-TemplateArrays TemplatesOf(const Array<int32_t>& patch, const Array<double>& xy, const Array<double>& spacing,
-                           const double* perspective_deviation, const Array<int64_t>& job_ptr,
-                           const Array<int32_t>& job_patch, int64_t num_patches) {
-  const py::ssize_t n = patch.size();
-  Require(xy.size() == 2 * n && spacing.size() == n && job_ptr.size() == n + 1 &&
-              (n == 0 || job_ptr.data()[n] <= job_patch.size()),
-          "templates and jobs must have matching lengths");
-  for (py::ssize_t t = 0; t < n; ++t) {
-    Require(patch.data()[t] >= 0 && patch.data()[t] < num_patches && job_ptr.data()[t] >= 0 &&
-                job_ptr.data()[t] <= job_ptr.data()[t + 1],
-            "a template's patch or jobs are out of range");
-  }
-  return {n, patch.data(), xy.data(), spacing.data(), perspective_deviation, job_ptr.data()};
-}
-
-JobArrays JobsOf(const Array<int32_t>& patch, const Array<double>& starts, int64_t num_patches,
-                 Alignment* alignment) {
-  Require(
-      starts.ndim() == 3 && starts.shape(0) == patch.size() && starts.shape(1) > 0 && starts.shape(2) == 8,
-      "starts must be (jobs, candidates, 8)");
-  for (py::ssize_t j = 0; j < patch.size(); ++j) {
-    Require(patch.data()[j] >= 0 && patch.data()[j] < num_patches, "a job's patch is out of range");
-  }
-  return {patch.data(), static_cast<int>(starts.shape(1)), reinterpret_cast<const Warp*>(starts.data()),
-          alignment};
-}
-
 namespace {
 
-py::tuple BuildTracksOfArrays(const Array<int32_t>& edges, const Array<int32_t>& image,
-                              const std::optional<Array<float>>& scores) {
-  Require(edges.ndim() == 2 && edges.shape(1) == 2, "edges must be (m, 2)");
-  Require(!scores || scores->size() == edges.shape(0), "scores must have one value for each edge");
-  const int32_t n = static_cast<int32_t>(image.size());
-  for (py::ssize_t i = 0; i < edges.size(); ++i) {
-    Require(edges.data()[i] >= 0 && edges.data()[i] < n, "edges must be indices into image");
+// Templates (t,) and the jobs (j,) that each serves, as Python hands them over.
+class Templates {
+ public:
+  Templates(const py::object& patch, const py::object& xy, const py::object& spacing,
+            const py::object& job_ptr, const py::object& job_patch, const py::object& starts,
+            const py::object& perspective_deviation)
+      : patch_(ArrayOf<int32_t>(patch, "patch", {-1})),
+        xy_(ArrayOf<double>(xy, "xy", {patch_.size(), 2})),
+        spacing_(ArrayOf<double>(spacing, "spacing", {patch_.size()})),
+        job_ptr_(ArrayOf<int64_t>(job_ptr, "job_ptr", {patch_.size() + 1})),
+        job_patch_(ArrayOf<int32_t>(job_patch, "job_patch", {-1})),
+        starts_(ArrayOf<double>(starts, "starts", {job_patch_.size(), -1, 8})) {
+    RequirePointers(job_ptr_, "job_ptr", job_patch_.size());
+    Require(starts_.shape(1) > 0, "starts must hold a candidate for each job");
+    if (!perspective_deviation.is_none()) {
+      perspective_deviation_ =
+          ArrayOf<double>(perspective_deviation, "perspective_deviation", {patch_.size()});
+    }
   }
-  Tracks tracks;
-  {
-    const py::gil_scoped_release release;
-    tracks = BuildTracks(edges.data(), edges.shape(0), scores ? scores->data() : nullptr, image.data(), n);
+
+  // Throws if one of the patches is not among so many.
+  void RequirePatches(int64_t num_patches) const {
+    RequireIndices(patch_, "patch", num_patches);
+    RequireIndices(job_patch_, "job_patch", num_patches);
   }
-  const auto to_array = [](const auto& values) {
-    using T = typename std::decay_t<decltype(values)>::value_type;
-    return ToArray<T>(values, {static_cast<py::ssize_t>(values.size())});
-  };
-  return py::make_tuple(to_array(tracks.ptr), to_array(tracks.members), to_array(tracks.label));
-}
 
-AxisFilter AxisFilterOf(const Array<int32_t>& first, const Array<float>& weight, py::ssize_t input_length) {
-  Require(weight.ndim() == 2 && weight.shape(0) == first.size(), "weights must be (length, taps)");
-  const int32_t taps = static_cast<int32_t>(weight.shape(1));
-  for (py::ssize_t i = 0; i < first.size(); ++i) {
-    Require(first.data()[i] >= 0 && first.data()[i] + taps <= input_length, "a tap lies outside the image");
+  bool has_perspective() const { return perspective_deviation_.has_value(); }
+  py::ssize_t num_jobs() const { return job_patch_.size(); }
+  TemplateArrays arrays() const {
+    return {patch_.size(),
+            patch_.data(),
+            xy_.data(),
+            spacing_.data(),
+            has_perspective() ? perspective_deviation_->data() : nullptr,
+            job_ptr_.data()};
   }
-  return {static_cast<int32_t>(first.size()), taps, first.data(), weight.data()};
-}
-
-Array<float> ResampleArray(const Array<float>& image, const Array<int32_t>& first_row,
-                           const Array<float>& row_weights, const Array<int32_t>& first_col,
-                           const Array<float>& col_weights) {
-  Require(image.ndim() == 2, "image must be (height, width)");
-  const AxisFilter rows = AxisFilterOf(first_row, row_weights, image.shape(0));
-  const AxisFilter cols = AxisFilterOf(first_col, col_weights, image.shape(1));
-  Array<float> out({rows.length, cols.length});
-  const float* source = image.data();
-  float* target = out.mutable_data();
-  const py::gil_scoped_release release;
-  Resample(source, static_cast<int32_t>(image.shape(1)), rows, cols, target);
-  return out;
-}
-
-void CutPatchesOfMap(const Array<float>& map, const Array<int32_t>& boxes, const Array<int64_t>& offset,
-                     Array<uint8_t>& buffer) {
-  Require(map.ndim() == 2 && boxes.ndim() == 2 && boxes.shape(1) == 4 && boxes.shape(0) == offset.size(),
-          "map must be (height, width), boxes (n, 4), offset (n,)");
-  const auto box = boxes.unchecked<2>();
-  for (py::ssize_t i = 0; i < box.shape(0); ++i) {
-    const int64_t area = static_cast<int64_t>(box(i, 2)) * box(i, 3);
-    Require(box(i, 0) >= 0 && box(i, 1) >= 0 && box(i, 2) > 0 && box(i, 3) > 0 &&
-                box(i, 0) + box(i, 2) <= map.shape(1) && box(i, 1) + box(i, 3) <= map.shape(0) &&
-                offset.data()[i] >= 0 && offset.data()[i] + area <= buffer.size(),
-            "a box leaves the map or the buffer");
+  JobArrays jobs(Alignment* alignment) const {
+    return {job_patch_.data(), static_cast<int>(starts_.shape(1)),
+            reinterpret_cast<const Warp*>(starts_.data()), alignment};
   }
-  const float* source = map.data();
-  uint8_t* target = buffer.mutable_data();
-  const py::gil_scoped_release release;
-  CutPatches(source, static_cast<int32_t>(map.shape(1)), boxes.data(), offset.data(), offset.size(), target);
-}
 
-Array<Alignment> AlignPatchArrays(const Array<uint8_t>& buffer, const Array<int64_t>& offset,
-                                  const Array<int32_t>& size, const Array<double>& origin, int radius,
-                                  double window, const Array<int32_t>& template_patch,
-                                  const Array<double>& template_xy, const Array<double>& template_spacing,
-                                  const Array<double>& perspective_deviation, const Array<int64_t>& job_ptr,
-                                  const Array<int32_t>& job_patch, const Array<double>& starts,
-                                  int max_iterations, double max_excursion, double step_tolerance,
-                                  bool translation, int num_threads, const py::object& progress) {
-  const PatchArrays patches = PatchesOf(buffer, offset, size, origin);
-  Require(perspective_deviation.size() == template_patch.size(),
-          "perspective_deviation must be (templates,)");
-  const TemplateArrays templates =
-      TemplatesOf(template_patch, template_xy, template_spacing, perspective_deviation.data(), job_ptr,
-                  job_patch, offset.size());
-  const Support support(radius, window);
-  Array<Alignment> alignment(job_patch.size());
-  const JobArrays jobs = JobsOf(job_patch, starts, offset.size(), alignment.mutable_data());
+ private:
+  Array<int32_t> patch_;
+  Array<double> xy_, spacing_;
+  Array<int64_t> job_ptr_;
+  Array<int32_t> job_patch_;
+  Array<double> starts_;
+  std::optional<Array<double>> perspective_deviation_;
+};
+
+Array<Alignment> Align(const Patches& patches, const Support& support, const Templates& templates,
+                       const AlignmentLimits& limits, int num_threads, const py::object& progress) {
+  templates.RequirePatches(patches.num_patches());
+  Require(patches.is_grey() == templates.has_perspective(),
+          "perspective_deviation must be given for grey patches, and for no others");
+  Array<Alignment> alignment(templates.num_jobs());
+  const JobArrays jobs = templates.jobs(alignment.mutable_data());
+  const TemplateArrays arrays = templates.arrays();
   PythonPoll poll(progress);
   {
     const py::gil_scoped_release release;
-    AlignPatches(patches, support, templates, jobs,
-                 {max_iterations, max_excursion, step_tolerance, translation}, num_threads, poll.Function());
+    if (patches.is_grey()) {
+      AlignPatches(patches.grey(), support, arrays, jobs, limits, num_threads, poll.Function());
+    } else {
+      AlignFeatures(patches.features(), {support.View(), patches.comparison()}, arrays, jobs, limits,
+                    num_threads, poll.Function());
+    }
   }
   poll.ThrowIfFailed();
   return alignment;
@@ -151,21 +95,40 @@ void BindAlignment(py::module_& m) {
   PYBIND11_NUMPY_DTYPE(Alignment, warp, correlation, initial_correlation, cov_xx, cov_xy, cov_yy, iterations,
                        outcome);
   m.attr("alignment_dtype") = py::dtype::of<Alignment>();
-  m.attr("OUTCOME_OUTSIDE") = static_cast<int32_t>(Outcome::kOutside);
-  m.attr("OUTCOME_FLAT") = static_cast<int32_t>(Outcome::kFlat);
-  m.attr("OUTCOME_DIVERGED") = static_cast<int32_t>(Outcome::kDiverged);
-  m.def("build_tracks", &BuildTracksOfArrays, py::arg("edges"), py::arg("image"),
-        py::arg("scores") = py::none());
-  m.def("resample", &ResampleArray, py::arg("image"), py::arg("first_row"), py::arg("row_weights"),
-        py::arg("first_col"), py::arg("col_weights"));
-  m.def("cut_patches", &CutPatchesOfMap, py::arg("map"), py::arg("boxes"), py::arg("offset"),
-        py::arg("buffer").noconvert());
-  m.def("align_patches", &AlignPatchArrays, py::arg("buffer"), py::arg("offset"), py::arg("size"),
-        py::arg("origin"), py::arg("radius"), py::arg("window"), py::arg("template_patch"),
-        py::arg("template_xy"), py::arg("template_spacing"), py::arg("perspective_deviation"),
-        py::arg("job_ptr"), py::arg("job_patch"), py::arg("starts"), py::arg("max_iterations"),
-        py::arg("max_excursion"), py::arg("step_tolerance"), py::arg("translation"), py::arg("num_threads"),
-        py::arg("progress") = py::none());
+  py::native_enum<Outcome>(m, "Outcome", "enum.IntEnum", "How an alignment or a measurement ended.")
+      .value("CONVERGED", Outcome::kConverged)
+      .value("OUTSIDE", Outcome::kOutside, "The support leaves a patch.")
+      .value("FLAT", Outcome::kFlat, "There is no texture.")
+      .value("DIVERGED", Outcome::kDiverged)
+      .finalize();
+  py::class_<Support>(m, "Support",
+                      "(2 radius + 1)^2 nodes under a Gaussian window of `window` radii; radius is 1 to 15.")
+      .def(py::init<int, double>(), "radius"_a, "window"_a);
+  py::class_<Templates>(
+      m, "TemplateArrays",
+      "Templates (t,) and the jobs (j,) that are aligned to each.\n\n"
+      "Args:\n"
+      "    patch: (t,) int32, the patch that each is made from.\n"
+      "    xy: (t, 2) float64, the pixel that it is made around.\n"
+      "    spacing: (t,) float64, pixels from node to node.\n"
+      "    job_ptr: (t + 1,) int64, template k serves jobs job_ptr[k]:job_ptr[k + 1].\n"
+      "    job_patch: (j,) int32, the patch that each job aligns.\n"
+      "    starts: (j, candidates, 8) float64 x y a11 a12 a21 a22 h1 h2, the best is taken.\n"
+      "    perspective_deviation: (t,) float64, prior deviation of h in 1/pixels; of grey "
+      "patches only.")
+      .def(py::init<const py::object&, const py::object&, const py::object&, const py::object&,
+                    const py::object&, const py::object&, const py::object&>(),
+           py::kw_only(), "patch"_a, "xy"_a, "spacing"_a, "job_ptr"_a, "job_patch"_a, "starts"_a,
+           "perspective_deviation"_a = py::none());
+  py::class_<AlignmentLimits>(m, "AlignmentLimits",
+                              "max_excursion and step_tolerance in pixels; translation: only the position.")
+      .def(py::init([](int max_iterations, double max_excursion, double step_tolerance, bool translation) {
+             return AlignmentLimits{max_iterations, max_excursion, step_tolerance, translation};
+           }),
+           py::kw_only(), "max_iterations"_a, "max_excursion"_a, "step_tolerance"_a, "translation"_a);
+  m.def("align", &Align, "patches"_a, "support"_a, "templates"_a, "limits"_a, py::kw_only(), "num_threads"_a,
+        "progress"_a = py::none(),
+        "(j,) alignment_dtype of each job. progress is called with the number of templates done.");
 }
 
 }  // namespace pixcli

@@ -1,5 +1,7 @@
 #include "bindings/featuremetric.h"
 
+#include <pybind11/native_enum.h>
+
 #include <optional>
 #include <utility>
 
@@ -13,8 +15,6 @@ using namespace py::literals;
 
 namespace pixcli {
 namespace {
-
-using Nodes = std::vector<std::array<double, 2>>;
 
 // (n, 3, D): value, derivative along x, along y.
 template <class R>
@@ -36,14 +36,10 @@ Array<R> Interpolate(const py::array& patches, const Array<int64_t>& rows, const
 py::array InterpolatePatches(const py::array& patches, const Array<int64_t>& rows, const Array<double>& uv,
                              const Nodes& nodes, const std::string& mode, bool l2_normalize,
                              bool ncc_normalize, bool double_precision) {
-  if (patches.ndim() != 4 || rows.ndim() != 1 || uv.ndim() != 2 || uv.shape(0) != rows.shape(0) ||
-      uv.shape(1) != 2) {
-    throw py::value_error("expected patches (m, height, width, channels), rows (n,) and uv (n, 2)");
-  }
-  for (int64_t k = 0; k < rows.size(); ++k) {
-    if (rows.at(k) < 0 || rows.at(k) >= patches.shape(0))
-      throw py::index_error("a row is outside of the patches");
-  }
+  RequireShape(patches, "patches", {-1, -1, -1, -1});
+  RequireShape(rows, "rows", {-1});
+  RequireShape(uv, "uv", {rows.size(), 2});
+  RequireIndices(rows, "rows", patches.shape(0));
   const InterpolationOptions options = MakeInterpolation(nodes, mode, l2_normalize, ncc_normalize);
   const Sampling sampling =
       MakeSampling(options, StorageOf(patches), patches.shape(1), patches.shape(2), patches.shape(3));
@@ -61,9 +57,6 @@ std::pair<Array<double>, Array<double>> EvaluateLoss(const Array<double>& square
   return {values, derivatives};
 }
 
-// patches (m, P, P, C), corners (m, 2), scales (m, 2), rows (n,)
-using Level = std::tuple<py::array, Array<int32_t>, Array<double>, Array<int64_t>>;
-
 py::dict AdjustFeaturemetricArrays(
     const Array<double>& xy, const Array<int64_t>& track_ptr, const Array<int32_t>& members,
     const Array<int32_t>& edges, const std::optional<Array<double>>& weights,
@@ -72,7 +65,18 @@ py::dict AdjustFeaturemetricArrays(
     double loss_scale, double bound, int max_iterations, double function_tolerance, double gradient_tolerance,
     double parameter_tolerance, bool root_edges_only, double root_regularize_weight, double max_deviation,
     bool guard, int64_t max_kps_per_problem, int num_threads, py::object poll) {
-  FeaturemetricProblem problem{xy.shape(0),
+  const py::ssize_t n = xy.ndim() == 2 ? xy.shape(0) : -1;
+  RequireShape(xy, "xy", {n, 2});
+  RequireShape(members, "members", {-1});
+  RequireIndices(members, "members", n);
+  RequireShape(track_ptr, "track_ptr", {-1});
+  RequirePointers(track_ptr, "track_ptr", members.size());
+  RequireShape(edges, "edges", {-1, 2});
+  RequireIndices(edges, "edges", n);
+  if (weights) RequireShape(*weights, "weights", {edges.shape(0)});
+  if (constant) RequireShape(*constant, "constant", {n});
+  Require(!levels.empty(), "levels must hold one level of features or more");
+  FeaturemetricProblem problem{n,
                                track_ptr.size() - 1,
                                edges.shape(0),
                                xy.data(),
@@ -82,10 +86,9 @@ py::dict AdjustFeaturemetricArrays(
                                weights ? weights->data() : nullptr,
                                constant ? reinterpret_cast<const uint8_t*>(constant->data()) : nullptr,
                                {}};
-  for (const auto& [patches, corners, scales, rows] : levels) {
-    problem.levels.push_back({StorageOf(patches), patches.data(), patches.shape(0), patches.shape(1),
-                              patches.shape(2), patches.shape(3), corners.data(), scales.data(),
-                              rows.data()});
+  for (const Level& level : levels) {
+    problem.levels.push_back(LevelOf(level));
+    RequireShape(std::get<3>(level), "rows", {n});
   }
   FeaturemetricOptions options;
   options.interpolation = MakeInterpolation(nodes, mode, l2_normalize, ncc_normalize);
@@ -109,7 +112,7 @@ py::dict AdjustFeaturemetricArrays(
     AdjustFeaturemetric(problem, options, python_poll.Function(), &result);
   }
   python_poll.ThrowIfFailed();
-  const py::ssize_t n = problem.num_keypoints, tracks = problem.num_tracks;
+  const py::ssize_t tracks = problem.num_tracks;
   return py::dict("xy"_a = ToArray<double>(result.xy, {n, 2}),
                   "status"_a = ToArray<uint8_t>(result.status, {n}),
                   "covariance"_a = ToArray<float>(result.covariance, {n, 3}),
@@ -123,20 +126,49 @@ py::dict AdjustFeaturemetricArrays(
 }  // namespace
 
 void BindFeaturemetric(py::module_& m) {
+  py::native_enum<Status>(m, "Status", "enum.IntEnum",
+                          "What happened to a keypoint; everything but MOVED leaves it where it was.")
+      .value("UNMATCHED", Status::kUnmatched, "In no track: nothing to align it with.")
+      .value("MOVED", Status::kMoved)
+      .value("ROOT", Status::kRoot, "The root of its track, which defines where the others go.")
+      .value("CONSTANT", Status::kConstant, "Held fixed on request.")
+      .value("OUT_OF_BOUND", Status::kOutOfBound, "The optimum is further away than the bound allows.")
+      .value("OUT_OF_IMAGE", Status::kOutOfImage, "Its support leaves the image.")
+      .value("WEAK_TEXTURE", Status::kWeakTexture,
+             "Flat, or the predicted standard deviation is over its threshold.")
+      .value("LOW_CORRELATION", Status::kLowCorrelation,
+             "It does not look like its track's template, even after alignment.")
+      .value("WORSE_SCORE", Status::kWorseScore, "Moving it would not have improved its cost or correlation.")
+      .value("DISTORTED", Status::kDistorted, "The local warp drifted too far from its start.")
+      .value("INVALID", Status::kInvalid, "Not finite, or outside the image.")
+      .value("UNDONE", Status::kUndone,
+             "Moved, but matches fitted the geometry of their image pairs worse: all such were undone.")
+      .finalize();
+  // What a table calls it.
+  m.attr("Status").attr("label") =
+      py::module_::import("builtins").attr("property")(py::cpp_function([](const py::object& status) {
+        return status.attr("name").attr("lower")().attr("replace")("_", " ");
+      }));
   m.def("interpolate", &InterpolatePatches, "patches"_a.noconvert(), "rows"_a, "uv"_a, py::kw_only(),
-        "nodes"_a = Nodes{{0, 0}}, "mode"_a = "bicubic", "l2_normalize"_a = true, "ncc_normalize"_a = false,
-        "double_precision"_a = false, "Value and derivatives (n, 3, D) of patches at sample coordinates uv.");
+        "nodes"_a, "mode"_a, "l2_normalize"_a, "ncc_normalize"_a, "double_precision"_a = false,
+        "Value and derivatives (n, 3, D) of patches at sample coordinates uv.");
   m.def("evaluate_loss", &EvaluateLoss, "squares"_a, "loss"_a, "scale"_a,
         "rho(s) and rho'(s) of squared norms s.");
   m.def("adjust_featuremetric", &AdjustFeaturemetricArrays, "xy"_a.noconvert(), "track_ptr"_a.noconvert(),
         "members"_a.noconvert(), "edges"_a.noconvert(), "weights"_a.noconvert(), "constant"_a.noconvert(),
-        "levels"_a, py::kw_only(), "nodes"_a = Nodes{{0, 0}}, "mode"_a = "bicubic", "l2_normalize"_a = true,
-        "ncc_normalize"_a = false, "loss"_a = "cauchy", "loss_scale"_a = .25, "bound"_a = 4.0,
-        "max_iterations"_a = 20, "function_tolerance"_a = 0.0, "gradient_tolerance"_a = 0.0,
-        "parameter_tolerance"_a = 1e-4, "root_edges_only"_a = false, "root_regularize_weight"_a = -1.0,
-        "max_deviation"_a = 1e300, "guard"_a = true, "max_kps_per_problem"_a = 50, "num_threads"_a = -1,
-        "poll"_a = py::none(),
-        "See pixcli.keypoint_adjustment.feature_distance.adjust_keypoints, which checks what comes in here.");
+        "levels"_a, py::kw_only(), "nodes"_a, "mode"_a, "l2_normalize"_a, "ncc_normalize"_a, "loss"_a,
+        "loss_scale"_a, "bound"_a, "max_iterations"_a, "function_tolerance"_a, "gradient_tolerance"_a,
+        "parameter_tolerance"_a, "root_edges_only"_a, "root_regularize_weight"_a, "max_deviation"_a,
+        "guard"_a, "max_kps_per_problem"_a, "num_threads"_a, "poll"_a = py::none(),
+        "Moves keypoints xy (n, 2) float64 until the features of their tracks agree.\n\n"
+        "Args:\n"
+        "    track_ptr: (t + 1,) int64, track k has members[track_ptr[k]:track_ptr[k + 1]] int32, its root "
+        "first.\n"
+        "    edges: (m, 2) int32, with weights (m,) float64 or None.\n"
+        "    constant: (n,) bool of keypoints that stay, or None.\n"
+        "    levels: coarse to fine, of patches (p, height, width, channels), corners (p, 2) int32, scales "
+        "(p, 2) float64 and rows (n,) int64, the patch of each keypoint or -1.\n"
+        "    poll: called with the number of tracks done.");
 }
 
 }  // namespace pixcli

@@ -1,132 +1,114 @@
 #include "bindings/surface.h"
 
-#include <optional>
+#include <limits>
 
-#include "bindings/alignment.h"
 #include "bindings/arrays.h"
-#include "bindings/features.h"
+#include "bindings/patches.h"
 #include "bindings/poll.h"
 #include "core/surface.h"
 
 namespace py = pybind11;
+using namespace py::literals;
 
 namespace pixcli {
 namespace {
 
-bool AllBelow(const Array<int32_t>& index, int64_t limit) {
-  for (py::ssize_t i = 0; i < index.size(); ++i) {
-    if (index.data()[i] < 0 || index.data()[i] >= limit) return false;
+// The pairs of views of each point, as Python hands them over.
+class Surfaces {
+ public:
+  Surfaces(const py::object& views, const py::object& reference, const py::object& ptr,
+           const py::object& view, const py::object& patch, const py::object& reference_patch,
+           const py::object& spacing)
+      : views_(ArrayOf<SurfaceView>(views, "views", {-1})),
+        reference_(ArrayOf<int32_t>(reference, "reference", {-1})),
+        ptr_(ArrayOf<int64_t>(ptr, "ptr", {reference_.size() + 1})),
+        view_(ArrayOf<int32_t>(view, "view", {-1})),
+        patch_(ArrayOf<int32_t>(patch, "patch", {view_.size()})),
+        reference_patch_(ArrayOf<int32_t>(reference_patch, "reference_patch", {view_.size()})),
+        spacing_(ArrayOf<double>(spacing, "spacing", {view_.size()})) {
+    RequirePointers(ptr_, "ptr", view_.size());
+    RequireIndices(reference_, "reference", views_.size());
+    RequireIndices(view_, "view", views_.size());
   }
-  return true;
-}
 
-SurfaceArrays SurfacesOf(const Array<SurfaceView>& views, const Array<int32_t>& reference,
-                         const Array<int64_t>& ptr, const Array<int32_t>& view, const Array<int32_t>& patch,
-                         const Array<int32_t>& reference_patch, const Array<double>& spacing,
-                         int64_t num_patches) {
-  const py::ssize_t n = reference.size(), m = view.size();
-  Require(ptr.size() == n + 1 && patch.size() == m && reference_patch.size() == m && spacing.size() == m,
-          "points and pairs must have matching lengths");
-  Require(ptr.data()[0] == 0 && ptr.data()[n] == m, "ptr must go from 0 to the number of pairs");
-  for (py::ssize_t p = 0; p < n; ++p) Require(ptr.data()[p] <= ptr.data()[p + 1], "ptr must not fall");
-  Require(AllBelow(reference, views.size()) && AllBelow(view, views.size()), "a view is out of range");
-  Require(AllBelow(patch, num_patches) && AllBelow(reference_patch, num_patches), "a patch is out of range");
-  return {n,           views.data(), reference.data(),       ptr.data(),
-          view.data(), patch.data(), reference_patch.data(), spacing.data()};
-}
-
-// Grey patches, or, where a comparison is named, patches of feature maps.
-struct Maps {
-  Maps(const py::array& buffer, const std::optional<Array<float>>& gains,
-       const std::optional<std::string>& compared, const Array<int64_t>& offset, const Array<int32_t>& size,
-       const Array<double>& origin) {
-    if (compared) {
-      features = FeaturesOf(buffer, gains, offset, size, origin);
-      comparison = ComparisonOf(*compared);
-    } else {
-      Require(Array<uint8_t>::check_(buffer), "the buffer of grey patches must be uint8");
-      grey = PatchesOf(py::reinterpret_borrow<Array<uint8_t>>(buffer), offset, size, origin);
-    }
+  // Throws if one of the patches is not among so many.
+  void RequirePatches(int64_t num_patches) const {
+    RequireIndices(patch_, "patch", num_patches);
+    RequireIndices(reference_patch_, "reference_patch", num_patches);
   }
-  std::optional<PatchArrays> grey;
-  std::optional<FeatureArrays> features;
-  Comparison comparison = Comparison::kCorrelation;
+
+  py::ssize_t num_pairs() const { return view_.size(); }
+  SurfaceArrays arrays() const {
+    return {reference_.size(), views_.data(), reference_.data(),       ptr_.data(),
+            view_.data(),      patch_.data(), reference_patch_.data(), spacing_.data()};
+  }
+
+ private:
+  Array<SurfaceView> views_;
+  Array<int32_t> reference_;
+  Array<int64_t> ptr_;
+  Array<int32_t> view_, patch_, reference_patch_;
+  Array<double> spacing_;
 };
 
-Array<SurfaceFit> RefineSurfaceArrays(const py::array& buffer, const Array<int64_t>& offset,
-                                      const Array<int32_t>& size, const Array<double>& origin, int radius,
-                                      double window, const Array<SurfaceView>& views,
-                                      const Array<int32_t>& reference, const Array<int64_t>& ptr,
-                                      const Array<int32_t>& view, const Array<int32_t>& patch,
-                                      const Array<int32_t>& reference_patch, const Array<double>& spacing,
-                                      const Array<double>& planes, int max_iterations, double max_shift,
-                                      double step_tolerance, int num_threads, const py::object& progress,
-                                      const std::optional<Array<float>>& gains,
-                                      const std::optional<std::string>& comparison) {
-  const Maps maps(buffer, gains, comparison, offset, size, origin);
-  const SurfaceArrays surfaces =
-      SurfacesOf(views, reference, ptr, view, patch, reference_patch, spacing, offset.size());
-  Require(planes.size() == 3 * surfaces.num_points, "planes must be (points, 3)");
-  const Support support(radius, window);
-  Array<SurfaceFit> fits(surfaces.num_points);
-  SurfaceFit* out = fits.mutable_data();
-  for (int64_t p = 0; p < surfaces.num_points; ++p)
-    out[p] = {reinterpret_cast<const Plane*>(planes.data())[p], -1, -1, NAN, 0, 0, 0, 0};
+// Both loops: fills `out`, given the planes to start from or to hold.
+template <class Result, class Loop>
+void Run(const Patches& patches, const Support& support, const Surfaces& surfaces, const py::object& progress,
+         Result* out, const Loop& loop) {
+  surfaces.RequirePatches(patches.num_patches());
+  const SurfaceArrays arrays = surfaces.arrays();
   PythonPoll poll(progress);
   {
     const py::gil_scoped_release release;
-    const SurfaceLimits limits{max_iterations, max_shift, step_tolerance};
-    if (maps.features) {
-      RefineSurfaces(*maps.features, {support.View(), maps.comparison}, surfaces, limits, num_threads,
-                     poll.Function(), out);
+    if (patches.is_grey()) {
+      loop(patches.grey(), support.View(), arrays, poll.Function(), out);
     } else {
-      RefineSurfaces(*maps.grey, support.View(), surfaces, limits, num_threads, poll.Function(), out);
+      loop(patches.features(), FeatureSupport{support.View(), patches.comparison()}, arrays, poll.Function(),
+           out);
     }
   }
   poll.ThrowIfFailed();
+}
+
+Array<double> PlanesOf(const py::object& planes, const Surfaces& surfaces) {
+  return ArrayOf<double>(planes, "planes", {surfaces.arrays().num_points, 3});
+}
+
+Array<SurfaceFit> RefineSurfaceArrays(const Patches& patches, const Support& support,
+                                      const Surfaces& surfaces, const py::object& planes,
+                                      const SurfaceLimits& limits, int num_threads,
+                                      const py::object& progress) {
+  const Array<double> start = PlanesOf(planes, surfaces);
+  Array<SurfaceFit> fits(surfaces.arrays().num_points);
+  SurfaceFit* out = fits.mutable_data();
+  for (py::ssize_t p = 0; p < fits.size(); ++p)
+    out[p] = {reinterpret_cast<const Plane*>(start.data())[p],
+              -1,
+              -1,
+              std::numeric_limits<double>::quiet_NaN(),
+              0,
+              0,
+              0,
+              0};
+  Run(patches, support, surfaces, progress, out,
+      [&](const auto& maps, const auto& nodes, const SurfaceArrays& arrays, const Poll& poll,
+          SurfaceFit* result) { RefineSurfaces(maps, nodes, arrays, limits, num_threads, poll, result); });
   return fits;
 }
 
-Array<SurfaceShift> MeasureShiftArrays(const py::array& buffer, const Array<int64_t>& offset,
-                                       const Array<int32_t>& size, const Array<double>& origin, int radius,
-                                       double window, const Array<SurfaceView>& views,
-                                       const Array<int32_t>& reference, const Array<int64_t>& ptr,
-                                       const Array<int32_t>& view, const Array<int32_t>& patch,
-                                       const Array<int32_t>& reference_patch, const Array<double>& spacing,
-                                       const Array<double>& planes, int max_iterations, double max_shift,
-                                       double step_tolerance, int num_threads, const py::object& progress,
-                                       const std::optional<Array<float>>& gains,
-                                       const std::optional<std::string>& comparison) {
-  const Maps maps(buffer, gains, comparison, offset, size, origin);
-  const SurfaceArrays surfaces =
-      SurfacesOf(views, reference, ptr, view, patch, reference_patch, spacing, offset.size());
-  Require(planes.size() == 3 * surfaces.num_points, "planes must be (points, 3)");
-  const Support support(radius, window);
-  Array<SurfaceShift> shifts(view.size());
-  SurfaceShift* out = shifts.mutable_data();
-  const Plane* fixed = reinterpret_cast<const Plane*>(planes.data());
-  PythonPoll poll(progress);
-  {
-    const py::gil_scoped_release release;
-    const SurfaceLimits limits{max_iterations, max_shift, step_tolerance};
-    if (maps.features) {
-      MeasureShifts(*maps.features, {support.View(), maps.comparison}, surfaces, limits, fixed, num_threads,
-                    poll.Function(), out);
-    } else {
-      MeasureShifts(*maps.grey, support.View(), surfaces, limits, fixed, num_threads, poll.Function(), out);
-    }
-  }
-  poll.ThrowIfFailed();
+Array<SurfaceShift> MeasureShiftArrays(const Patches& patches, const Support& support,
+                                       const Surfaces& surfaces, const py::object& planes,
+                                       const SurfaceLimits& limits, int num_threads,
+                                       const py::object& progress) {
+  const Array<double> held = PlanesOf(planes, surfaces);
+  const Plane* fixed = reinterpret_cast<const Plane*>(held.data());
+  Array<SurfaceShift> shifts(surfaces.num_pairs());
+  Run(patches, support, surfaces, progress, shifts.mutable_data(),
+      [&](const auto& maps, const auto& nodes, const SurfaceArrays& arrays, const Poll& poll,
+          SurfaceShift* result) {
+        MeasureShifts(maps, nodes, arrays, limits, fixed, num_threads, poll, result);
+      });
   return shifts;
-}
-
-template <class Function>
-void DefineLoop(py::module_& m, const char* name, Function function) {
-  m.def(name, function, py::arg("buffer"), py::arg("offset"), py::arg("size"), py::arg("origin"),
-        py::arg("radius"), py::arg("window"), py::arg("views"), py::arg("reference"), py::arg("ptr"),
-        py::arg("view"), py::arg("patch"), py::arg("reference_patch"), py::arg("spacing"), py::arg("planes"),
-        py::arg("max_iterations"), py::arg("max_shift"), py::arg("step_tolerance"), py::arg("num_threads"),
-        py::arg("progress") = py::none(), py::arg("gains") = py::none(), py::arg("comparison") = py::none());
 }
 
 }  // namespace
@@ -139,8 +121,31 @@ void BindSurface(py::module_& m) {
   PYBIND11_NUMPY_DTYPE(SurfaceShift, x, y, dx, dy, correlation, initial_correlation, cov_xx, cov_xy, cov_yy,
                        iterations, outcome);
   m.attr("surface_view_dtype") = py::dtype::of<SurfaceView>();
-  DefineLoop(m, "refine_surfaces", &RefineSurfaceArrays);
-  DefineLoop(m, "measure_shifts", &MeasureShiftArrays);
+  py::class_<Surfaces>(m, "SurfaceArrays",
+                       "Points (p,) and the pairs (n,) of views that see them.\n\n"
+                       "Args:\n"
+                       "    views: (v,) surface_view_dtype.\n"
+                       "    reference: (p,) int32, the view that each point's others are compared with.\n"
+                       "    ptr: (p + 1,) int64, the pairs of point k are ptr[k]:ptr[k + 1].\n"
+                       "    view: (n,) int32, the view of each pair.\n"
+                       "    patch, reference_patch: (n,) int32, patches of the view and of the reference.\n"
+                       "    spacing: (n,) float64, pixels of the reference from node to node.")
+      .def(py::init<const py::object&, const py::object&, const py::object&, const py::object&,
+                    const py::object&, const py::object&, const py::object&>(),
+           py::kw_only(), "views"_a, "reference"_a, "ptr"_a, "view"_a, "patch"_a, "reference_patch"_a,
+           "spacing"_a);
+  py::class_<SurfaceLimits>(m, "SurfaceLimits", "max_shift and step_tolerance in pixels of any view.")
+      .def(py::init([](int max_iterations, double max_shift, double step_tolerance) {
+             return SurfaceLimits{max_iterations, max_shift, step_tolerance};
+           }),
+           py::kw_only(), "max_iterations"_a, "max_shift"_a, "step_tolerance"_a);
+  m.def("refine_surfaces", &RefineSurfaceArrays, "patches"_a, "support"_a, "surfaces"_a, "planes"_a,
+        "limits"_a, py::kw_only(), "num_threads"_a, "progress"_a = py::none(),
+        "(p,) planes and how they were found, from planes (p, 3) offset and slopes. progress is called with "
+        "the number of points done.");
+  m.def("measure_shifts", &MeasureShiftArrays, "patches"_a, "support"_a, "surfaces"_a, "planes"_a, "limits"_a,
+        py::kw_only(), "num_threads"_a, "progress"_a = py::none(),
+        "(n,) where each view sees its point, and its shift against planes (p, 3).");
 }
 
 }  // namespace pixcli

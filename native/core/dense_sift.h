@@ -8,9 +8,9 @@
 namespace pixcli {
 
 struct DenseSiftOptions {
-  int bin_size = 4;      // Side of a bin, in pixels.
-  bool rootsift = true;  // Square roots of the L1-normalized descriptor instead of the L2-normalized one.
-  bool half = true;      // Writes float16, else float32.
+  int bin_size;   // Side of a bin, in pixels.
+  bool rootsift;  // Square roots of the L1-normalized descriptor instead of the L2-normalized one.
+  bool half;      // Writes float16, else float32.
 };
 
 // Writes the (height, width, 128) descriptors of a (height, width) image; a flat neighbourhood gives zeros.

@@ -34,12 +34,11 @@ struct FeaturemetricProblem {
 struct FeaturemetricOptions {
   InterpolationOptions interpolation;
   SolverOptions solver;
-  bool root_edges_only = false;  // an edge of weight 1 from the root to every other member, and no other
-  double root_regularize_weight =
-      -1;                        // if positive, the weight of an edge to the root for members without one
-  double max_deviation = 1e300;  // pixels; a keypoint with a larger predicted deviation is not moved
-  bool guard = true;             // off: positions as solved, whatever they are
-  int num_threads = -1;
+  bool root_edges_only;           // an edge of weight 1 from the root to every other member, and no other
+  double root_regularize_weight;  // if positive, the weight of an edge to the root for members without one
+  double max_deviation;           // pixels; a keypoint with a larger predicted deviation is not moved
+  bool guard;                     // off: positions as solved, whatever they are
+  int num_threads;
 };
 
 struct FeaturemetricResult {

@@ -12,12 +12,12 @@ namespace pixcli {
 
 struct SolverOptions {
   Loss loss;
-  double bound = 4.0;  // pixels a keypoint may move along x and along y
-  int max_iterations = 20;
-  double function_tolerance = 0;      // relative decrease of the cost
-  double gradient_tolerance = 0;      // largest entry of the projected gradient
-  double parameter_tolerance = 1e-4;  // largest step of a keypoint, pixels
-  int64_t dense_limit = 50;           // longer tracks solve their normal equations iteratively
+  double bound;  // pixels a keypoint may move along x and along y
+  int max_iterations;
+  double function_tolerance;   // relative decrease of the cost
+  double gradient_tolerance;   // largest entry of the projected gradient
+  double parameter_tolerance;  // largest step of a keypoint, pixels
+  int64_t dense_limit;         // longer tracks solve their normal equations iteratively
 };
 
 enum class Termination : uint8_t { kConverged, kMaxIterations, kFailed };

@@ -32,10 +32,10 @@ inline ResidualGram ResidualGramWith(const Kernels& k, const double* rows, const
 
 // The options of Sampling, without the shape of a patch.
 struct InterpolationOptions {
-  bool bilinear = false;
-  bool l2_normalize = true;
-  bool ncc_normalize = false;
-  std::vector<double> nodes = {0, 0};  // x, y; x, y; ...
+  bool bilinear;
+  bool l2_normalize;
+  bool ncc_normalize;
+  std::vector<double> nodes;  // x, y; x, y; ...
 };
 
 // Borrows the nodes of `options`.

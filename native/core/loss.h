@@ -11,8 +11,8 @@ enum class LossType { kTrivial, kCauchy, kHuber, kSoftL1, kArctan, kTukey };
 // All of them are concave in s (rho'' <= 0). Ceres then weights residual and Jacobian by sqrt(rho'), and so
 // do the normal equations here: the same steps.
 struct Loss {
-  LossType type = LossType::kCauchy;
-  double scale = .25;
+  LossType type;
+  double scale;
 
   // Returns rho(s) and writes rho'(s).
   double operator()(double s, double* derivative) const {

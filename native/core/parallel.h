@@ -9,6 +9,7 @@
 #include <exception>
 #include <functional>
 #include <mutex>
+#include <system_error>
 #include <thread>
 #include <vector>
 
@@ -44,6 +45,7 @@ bool SerialFor(int64_t n, int64_t chunk, const Poll& poll, Body&& body) {
 
 // Runs body(begin, end, thread) over chunks of [0, n). Which thread takes which chunk varies, so results must
 // depend on the items alone. Returns false if the poll stopped it; rethrows the first exception of a body.
+// Where the system refuses a thread, those that there are do the work.
 template <class Body>
 bool ParallelFor(int64_t n, int64_t chunk, int num_threads, const Poll& poll, Body&& body) {
   chunk = std::max<int64_t>(chunk, 1);
@@ -73,7 +75,13 @@ bool ParallelFor(int64_t n, int64_t chunk, int num_threads, const Poll& poll, Bo
   };
   std::vector<std::thread> pool;
   pool.reserve(threads);
-  for (int i = 0; i < threads; ++i) pool.emplace_back(work, i);
+  try {
+    for (int i = 0; i < threads; ++i) pool.emplace_back(work, i);
+  } catch (const std::system_error&) {
+    if (pool.empty()) return SerialFor(n, chunk, poll, body);
+    const std::lock_guard<std::mutex> lock(mutex);
+    running -= threads - static_cast<int>(pool.size());
+  }
   {
     std::unique_lock<std::mutex> lock(mutex);
     while (!finished.wait_for(lock, kPollInterval, [&] { return running == 0; })) {

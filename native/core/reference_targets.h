@@ -34,9 +34,9 @@ void EvaluateTargets(const ReferenceTargets& targets, const InterpolationOptions
 struct TargetAlignmentOptions {
   InterpolationOptions interpolation;
   Loss loss;
-  double bound = 4;  // pixels that a keypoint may move along x and along y
-  int max_iterations = 100;
-  double parameter_tolerance = 1e-5;  // pixels
+  double bound;  // pixels that a keypoint may move along x and along y
+  int max_iterations;
+  double parameter_tolerance;  // pixels
 };
 
 enum class TargetOutcome : uint8_t { kAligned, kAtBound, kUnusable };

@@ -20,10 +20,10 @@ struct ReferenceProblem {
 
 struct ReferenceOptions {
   InterpolationOptions interpolation;
-  Loss loss = {LossType::kCauchy, .25};
-  int max_iterations = 100;
-  bool keep_observations = false;
-  int num_threads = -1;
+  Loss loss;
+  int max_iterations;
+  bool keep_observations;
+  int num_threads;
 };
 
 struct ReferenceResult {

@@ -1,5 +1,4 @@
-// What happened to a keypoint: the same values as pixcli.keypoint_adjustment.alignment.Status, which explains
-// them.
+// What happened to a keypoint; bindings/featuremetric.cc says what each means and exports it to Python.
 #pragma once
 
 #include <cstdint>
@@ -18,6 +17,7 @@ enum class Status : uint8_t {
   kWorseScore,
   kDistorted,
   kInvalid,
+  kUndone,
 };
 
 }  // namespace pixcli

@@ -23,6 +23,7 @@ from pixcli.keypoint_adjustment.tracks import Tracks
 from pixcli.options import FeatureRefinerOptions, InterpolationOptions, KeypointAdjustmentOptions
 from pixcli.progress import Progress
 from pixcli.sampling.extraction import extraction_for
+from pixcli.sampling.feature_references import sampling_arguments
 from pixcli.sampling.status import Status
 from pixcli.sampling.streaming import Estimate
 
@@ -155,21 +156,8 @@ def adjust_keypoints(
         weights,
         problem.constant,
         [_native_level(patches, rows, len(problem.xy)) for patches, rows in levels],
-        nodes=list(interpolation.offsets),
-        mode=interpolation.mode,
-        l2_normalize=interpolation.l2_normalize,
-        ncc_normalize=interpolation.ncc_normalize,
-        loss=options.loss,
-        loss_scale=options.loss_scale,
-        bound=options.bound,
-        max_iterations=options.max_iterations,
-        function_tolerance=0.0,
-        gradient_tolerance=0.0,
-        parameter_tolerance=options.parameter_tolerance,
-        root_edges_only=options.strategy == "topological_reference",
-        root_regularize_weight=options.root_regularize_weight,
-        max_deviation=options.max_deviation,
-        max_kps_per_problem=options.max_kps_per_problem,
+        **native_options(options, interpolation),
+        guard=True,
         num_threads=options.num_threads,
         poll=poll,
     )
@@ -180,6 +168,24 @@ def adjust_keypoints(
         cost_before=float(solved["cost_before"].sum()),
         cost_after=float(solved["cost_after"].sum()),
     )
+
+
+def native_options(options: KeypointAdjustmentOptions, interpolation: InterpolationOptions) -> dict[str, Any]:
+    """What the native solver takes of the options, of which it has no defaults."""
+    return {
+        **sampling_arguments(interpolation),
+        "loss": options.loss,
+        "loss_scale": options.loss_scale,
+        "bound": options.bound,
+        "max_iterations": options.max_iterations,
+        "function_tolerance": 0.0,
+        "gradient_tolerance": 0.0,
+        "parameter_tolerance": options.parameter_tolerance,
+        "root_edges_only": options.strategy == "topological_reference",
+        "root_regularize_weight": options.root_regularize_weight,
+        "max_deviation": options.max_deviation,
+        "max_kps_per_problem": options.max_kps_per_problem,
+    }
 
 
 def _check_nodes(interpolation: InterpolationOptions) -> None:

@@ -106,7 +106,8 @@ class SupportAlignment:
                 chosen[better] = result[better]
                 changed = better | (reason == Status.INVALID)
                 reason[changed] = status[changed]
-                usable = (result["outcome"] == 0) & (result["correlation"] > self._min_correlation - 0.1)
+                usable = result["outcome"] == _core.Outcome.CONVERGED
+                usable &= result["correlation"] > self._min_correlation - 0.1
                 previous[usable, 0] = structured_to_unstructured(result["warp"][usable])
         return chosen, reason
 
@@ -117,7 +118,7 @@ class SupportAlignment:
         with self._patches.fill(progress) as store, progress.phase("search", len(jobs)) as update:
             result = self._align(0, store, candidates, update)
         found = structured_to_unstructured(result["warp"])[:, 2:6].reshape(-1, 2, 2)
-        usable = (result["outcome"] == 0) & (np.linalg.det(found) > 0.05)
+        usable = (result["outcome"] == _core.Outcome.CONVERGED) & (np.linalg.det(found) > 0.05)
         return np.where(usable[:, None, None], found, jobs.warp)
 
     def _plan_patches(self) -> None:
@@ -210,9 +211,9 @@ class SupportAlignment:
             (Status.WORSE_SCORE, result["correlation"] < result["initial_correlation"]),
             (Status.OUT_OF_BOUND, ~(shift <= options.bound)),
             (Status.LOW_CORRELATION, ~(result["correlation"] >= self._min_correlation)),
-            (Status.LOW_CORRELATION, result["outcome"] == _core.OUTCOME_DIVERGED),
-            (Status.WEAK_TEXTURE, result["outcome"] == _core.OUTCOME_FLAT),
-            (Status.OUT_OF_IMAGE, result["outcome"] == _core.OUTCOME_OUTSIDE),
+            (Status.LOW_CORRELATION, result["outcome"] == _core.Outcome.DIVERGED),
+            (Status.WEAK_TEXTURE, result["outcome"] == _core.Outcome.FLAT),
+            (Status.OUT_OF_IMAGE, result["outcome"] == _core.Outcome.OUTSIDE),
         ):
             status[where] = reason
         return status

@@ -149,7 +149,7 @@ def align_keypoints(
             max_iterations=options.max_iterations,
             parameter_tolerance=options.parameter_tolerance,
         )
-        usable &= found["outcome"] == _core.TARGET_ALIGNED
+        usable &= found["outcome"] == _core.TargetOutcome.ALIGNED
         now = np.where(usable[:, None], found["xy"], detected)
         before, after = found["before"][usable], found["after"][usable, 0]
     costs = (float(before.mean()), float(after.mean())) if len(before) else (float("nan"), float("nan"))

@@ -268,7 +268,7 @@ def _by_warps(pairs: "_Pairs", limits: SurfaceLimits) -> Measured:
     xy, maps = warp[:, :2], warp[:, 2:6].reshape(-1, 2, 2)
     covariance = np.stack([aligned[name] for name in ("cov_xx", "cov_xy", "cov_yy")], 1)
     with np.errstate(all="ignore"):
-        found = (aligned["outcome"] == 0) & np.isfinite(pairs.affine).all((1, 2))
+        found = (aligned["outcome"] == _core.Outcome.CONVERGED) & np.isfinite(pairs.affine).all((1, 2))
         found &= aligned["correlation"] >= np.maximum(limits.min_correlation, aligned["initial_correlation"])
         found &= np.linalg.norm(xy - start, axis=1) <= limits.max_shift
         found &= np.sqrt((covariance[:, 0] + covariance[:, 2]) / 2) <= limits.max_deviation

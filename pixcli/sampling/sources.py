@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike, NDArray
 from pixcli import _core
 from pixcli.io.patch_store import PatchStore
 from pixcli.options import DenseFeaturesOptions, KeypointAdjustmentOptions
+from pixcli.progress import Update
 from pixcli.sampling import scale_space
 from pixcli.sampling.feature_boxes import LEVELS_PER_OCTAVE, BoxExtractor
 from pixcli.sampling.scale_space import Boxes
@@ -38,7 +39,7 @@ class Support:
 
 @dataclass(frozen=True)
 class Templates:
-    """Where the templates of jobs are, and which jobs each serves; see align_patches in _core."""
+    """Where the templates of jobs are, and which jobs each serves; see TemplateArrays in _core."""
 
     patch: Int32
     xy: Float64
@@ -167,19 +168,8 @@ class GreySource:
         starts: Float64,
         **limits: Any,
     ) -> NDArray[Any]:
-        return _core.align_patches(
-            **arrays,
-            radius=support.radius,
-            window=self._window,
-            template_patch=templates.patch,
-            template_xy=templates.xy,
-            template_spacing=templates.spacing,
-            perspective_deviation=PERSPECTIVE / templates.image_edge,
-            job_ptr=templates.job_ptr,
-            job_patch=templates.job_patch,
-            starts=starts,
-            **limits,
-        )
+        deviation = PERSPECTIVE / templates.image_edge
+        return _align(arrays, support.radius, self._window, templates, starts, deviation, **limits)
 
 
 class FeatureSource:
@@ -255,18 +245,38 @@ class FeatureSource:
         starts: Float64,
         **limits: Any,
     ) -> NDArray[Any]:
-        return _core.align_features(
-            **arrays,
-            radius=support.radius,
-            window=self._window,
-            template_patch=templates.patch,
-            template_xy=templates.xy,
-            template_spacing=templates.spacing,
-            job_ptr=templates.job_ptr,
-            job_patch=templates.job_patch,
-            starts=starts,
-            **limits,
-        )
+        return _align(arrays, support.radius, self._window, templates, starts, None, **limits)
+
+
+def _align(
+    arrays: dict[str, Any],
+    radius: int,
+    window: float,
+    templates: Templates,
+    starts: Float64,
+    perspective_deviation: Float64 | None,
+    *,
+    num_threads: int,
+    progress: Update | None = None,
+    **limits: Any,
+) -> NDArray[Any]:
+    native = _core.TemplateArrays(
+        patch=templates.patch,
+        xy=templates.xy,
+        spacing=templates.spacing,
+        job_ptr=templates.job_ptr,
+        job_patch=templates.job_patch,
+        starts=starts,
+        perspective_deviation=perspective_deviation,
+    )
+    return _core.align(
+        _core.PatchArrays(**arrays),
+        _core.Support(radius, window),
+        native,
+        _core.AlignmentLimits(**limits),
+        num_threads=num_threads,
+        progress=progress,
+    )
 
 
 def source_of(

@@ -97,6 +97,7 @@ class Shifts:
         return _worst_deviation(*self.covariance.T)
 
 
+_NativeArguments = tuple[_core.PatchArrays, _core.Support, _core.SurfaceArrays, Float64, _core.SurfaceLimits]
 _Result = TypeVar("_Result", SurfaceFits, Shifts)
 
 
@@ -193,10 +194,10 @@ def refine_surfaces(
     part = used & (surfaces.pair_view != surfaces.reference[surfaces.point])
     _, arguments = _native_arguments(surfaces, planes, patches, support, part, limits)
     with progress.phase("surface", len(planes)) as update:
-        fits = _core.refine_surfaces(**arguments, progress=update)
+        fits = _core.refine_surfaces(*arguments, num_threads=limits.num_threads, progress=update)
     refined = structured_to_unstructured(fits["plane"])
     correlation = np.stack([fits["initial_correlation"], fits["correlation"]], 1)
-    accepted = (fits["outcome"] == 0) & (fits["shift"] <= limits.max_shift)
+    accepted = (fits["outcome"] == _core.Outcome.CONVERGED) & (fits["shift"] <= limits.max_shift)
     accepted &= correlation[:, 1] > limits.min_surface_correlation
     accepted &= correlation[:, 1] >= correlation[:, 0] - _MAX_WORSENING
     accepted &= np.hypot(refined[:, 1], refined[:, 2]) < MAX_SLOPE * (1 + refined[:, 0])
@@ -235,7 +236,8 @@ def measure_shifts(
     with progress.phase("measure", total) if progress else nullcontext() as update:
         for k, support in enumerate(supports):
             order, arguments = _native_arguments(surfaces, planes, patches, support, part, limits)
-            ordered = _core.measure_shifts(**arguments, progress=update and _offset(update, k * len(planes)))
+            offset = update and _offset(update, k * len(planes))
+            ordered = _core.measure_shifts(*arguments, num_threads=limits.num_threads, progress=offset)
             shifts = np.empty_like(ordered)
             shifts[order] = ordered
             status = _judge(shifts, limits)
@@ -279,34 +281,33 @@ def _native_arguments(
     support: Support,
     part: Bool,
     limits: SurfaceLimits,
-) -> tuple[Int64, dict[str, Any]]:
+) -> tuple[Int64, _NativeArguments]:
     """For a native loop over some of the pairs: their order, so that they share templates, and the rest."""
     view_patch, reference_patch, spacing = patches.by_step[support[1]]
     rows, point = np.flatnonzero(part), surfaces.point[part]
     order = np.lexsort((reference_patch[rows], point))
     rows = rows[order]
-    return order, {
-        "buffer": patches.samples,
-        "offset": patches.starts[:-1],
-        "size": np.ascontiguousarray(patches.boxes.shape[:, ::-1]),
-        "origin": patches.boxes.geometry,
-        "radius": support[0],
-        "window": limits.window,
-        "views": surfaces.views,
-        "reference": surfaces.reference,
-        "ptr": np.searchsorted(point, np.arange(len(planes) + 1)).astype(np.int64),
-        "view": surfaces.pair_view[rows],
-        "patch": view_patch[rows],
-        "reference_patch": reference_patch[rows],
-        "spacing": spacing[rows],
-        "planes": np.ascontiguousarray(planes),
-        "max_iterations": limits.max_iterations,
-        "max_shift": limits.max_shift,
-        "step_tolerance": _STEP_TOLERANCE,
-        "num_threads": limits.num_threads,
-        "gains": patches.gains,
-        "comparison": patches.comparison,
-    }
+    native = _core.PatchArrays(
+        patches.samples,
+        patches.starts[:-1],
+        patches.boxes.shape[:, ::-1],
+        patches.boxes.geometry,
+        gains=patches.gains,
+        comparison=patches.comparison,
+    )
+    pairs = _core.SurfaceArrays(
+        views=surfaces.views,
+        reference=surfaces.reference,
+        ptr=np.searchsorted(point, np.arange(len(planes) + 1)),
+        view=surfaces.pair_view[rows],
+        patch=view_patch[rows],
+        reference_patch=reference_patch[rows],
+        spacing=spacing[rows],
+    )
+    native_limits = _core.SurfaceLimits(
+        max_iterations=limits.max_iterations, max_shift=limits.max_shift, step_tolerance=_STEP_TOLERANCE
+    )
+    return order, (native, _core.Support(support[0], limits.window), pairs, planes, native_limits)
 
 
 def _judge(shifts: npt.NDArray[Any], limits: SurfaceLimits) -> npt.NDArray[np.uint8]:
@@ -317,9 +318,9 @@ def _judge(shifts: npt.NDArray[Any], limits: SurfaceLimits) -> npt.NDArray[np.ui
         (Status.WORSE_SCORE, shifts["correlation"] < shifts["initial_correlation"] - _MAX_WORSENING),
         (Status.OUT_OF_BOUND, ~(np.hypot(shifts["dx"], shifts["dy"]) <= limits.max_shift)),
         (Status.LOW_CORRELATION, ~(shifts["correlation"] >= limits.min_correlation)),
-        (Status.LOW_CORRELATION, shifts["outcome"] == _core.OUTCOME_DIVERGED),
-        (Status.WEAK_TEXTURE, shifts["outcome"] == _core.OUTCOME_FLAT),
-        (Status.OUT_OF_IMAGE, shifts["outcome"] == _core.OUTCOME_OUTSIDE),
+        (Status.LOW_CORRELATION, shifts["outcome"] == _core.Outcome.DIVERGED),
+        (Status.WEAK_TEXTURE, shifts["outcome"] == _core.Outcome.FLAT),
+        (Status.OUT_OF_IMAGE, shifts["outcome"] == _core.Outcome.OUTSIDE),
     ):
         status[where] = reason
     return status

@@ -46,26 +46,26 @@ class Scene:
         self, num_threads: int = 1, max_iterations: int = ITERATIONS, step_tolerance: float = 0
     ) -> Array:
         n, t = len(self.offset), len(self.template)
-        return _core.align_patches(
+        patches = _core.PatchArrays(
             self.samples.ravel(),
             self.offset,
             np.full((n, 2), SIDE, np.int32),
             np.tile([0.0, 0.0, 1.0], (n, 1)),
-            RADIUS,
-            WINDOW,
-            self.template,
-            np.full((t, 2), SIDE / 2),
-            np.ones(t),
-            np.full(t, 0.35 / 1024),
-            np.arange(t + 1, dtype=np.int64) * PER_TRACK,
-            self.target,
-            self.start,
-            max_iterations=max_iterations,
-            max_excursion=9.0,
-            step_tolerance=step_tolerance,
-            translation=False,
-            num_threads=num_threads,
         )
+        templates = _core.TemplateArrays(
+            patch=self.template,
+            xy=np.full((t, 2), SIDE / 2),
+            spacing=np.ones(t),
+            job_ptr=np.arange(t + 1, dtype=np.int64) * PER_TRACK,
+            job_patch=self.target,
+            starts=self.start,
+            perspective_deviation=np.full(t, 0.35 / 1024),
+        )
+        limits = _core.AlignmentLimits(
+            max_iterations=max_iterations, max_excursion=9.0, step_tolerance=step_tolerance, translation=False
+        )
+        support = _core.Support(RADIUS, WINDOW)
+        return _core.align(patches, support, templates, limits, num_threads=num_threads)
 
 
 def bilinear(texture: Array, xy: Array) -> Array:

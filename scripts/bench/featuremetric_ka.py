@@ -16,8 +16,13 @@ from scipy.ndimage import gaussian_filter
 
 from pixcli import _core
 from pixcli.ceres import costs, pyceres
+from pixcli.keypoint_adjustment.feature_distance import native_options
+from pixcli.options import InterpolationOptions, KeypointAdjustmentOptions
 
 CHANNELS, SIZE, BOUND, ITERATIONS, TOLERANCE = 128, 16, 4.0, 100, 1e-5
+OPTIONS = KeypointAdjustmentOptions(
+    bound=BOUND, max_iterations=ITERATIONS, parameter_tolerance=TOLERANCE, max_deviation=1e300
+)
 TARGETS = {3: 20, 5: 40, 10: 80}  # keypoints in a track: times as fast as Ceres
 TRACKS = {3: 150, 5: 80, 10: 40}
 REPEATS = 3
@@ -58,9 +63,7 @@ class Scene:
             None,
             None,
             [level],
-            bound=BOUND,
-            max_iterations=ITERATIONS,
-            parameter_tolerance=TOLERANCE,
+            **native_options(OPTIONS, InterpolationOptions()),
             guard=False,
             num_threads=num_threads,
         )

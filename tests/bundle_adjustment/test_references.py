@@ -8,7 +8,7 @@ from pixcli.bundle_adjustment.feature_costs import compute_cost_maps
 from pixcli.geometry.observations import Observations, project, read_observations
 from pixcli.io.patch_store import Patches
 from pixcli.options import InterpolationOptions
-from pixcli.sampling.feature_references import compute_references
+from pixcli.sampling.feature_references import compute_references, sampling_arguments
 
 PLAIN = InterpolationOptions(l2_normalize=False)
 EDGE = 8
@@ -70,7 +70,15 @@ def test_iterations_stop_at_rest_or_at_their_limit():
     patches, observations = _constant_patches(features), _observations([20])
     arguments = (observations.ptr, patches.data, patches.corners, patches.scales, np.arange(20))
     run = [
-        _core.compute_references(np.full((20, 2), 4.0), *arguments, l2_normalize=False, max_iterations=limit)
+        _core.compute_references(
+            np.full((20, 2), 4.0),
+            *arguments,
+            **sampling_arguments(PLAIN),
+            loss_scale=0.25,
+            max_iterations=limit,
+            keep_observations=False,
+            num_threads=1,
+        )
         for limit in (100, 3)
     ]
     assert 3 < run[0]["iterations"][0] < 100

@@ -21,6 +21,10 @@ def texture(height: int, width: int, seed: int = 0) -> NDArray[np.float32]:
     return image.astype(np.float32)
 
 
+def dense_sift(image, bin_size=4, rootsift=True, half=True, num_threads=-1):
+    return _core.dense_sift(image, bin_size=bin_size, rootsift=rootsift, half=half, num_threads=num_threads)
+
+
 def dense_sift_by_definition(image: NDArray[np.float32], b: int, rootsift: bool) -> NDArray[np.float64]:
     height, width = image.shape
     padded = np.pad(image.astype(np.float64), 1, mode="edge")
@@ -50,18 +54,18 @@ def dense_sift_by_definition(image: NDArray[np.float32], b: int, rootsift: bool)
 def test_agrees_with_the_definition(bin_size: int, rootsift: bool) -> None:
     image = texture(61, 50)
     expected = dense_sift_by_definition(image, bin_size, rootsift)
-    exact = _core.dense_sift(image, bin_size=bin_size, rootsift=rootsift, half=False)
+    exact = dense_sift(image, bin_size=bin_size, rootsift=rootsift, half=False)
     assert exact.dtype == np.float32
     # The square root magnifies rounding near zero.
     power = 2 if rootsift else 1
     np.testing.assert_allclose(exact**power, expected**power, atol=3e-6)
-    half = _core.dense_sift(image, bin_size=bin_size, rootsift=rootsift)
+    half = dense_sift(image, bin_size=bin_size, rootsift=rootsift)
     np.testing.assert_array_equal(half, exact.astype(np.float16))
 
 
 def test_unit_length_except_where_the_image_is_flat() -> None:
     image = texture(90, 90)
-    norms = np.linalg.norm(_core.dense_sift(image, half=False), axis=-1)
+    norms = np.linalg.norm(dense_sift(image, half=False), axis=-1)
     assert (norms[:18, :18] == 0).all()
     np.testing.assert_allclose(norms[40:, 40:], 1, atol=1e-5)
 
@@ -70,21 +74,23 @@ def test_unit_length_except_where_the_image_is_flat() -> None:
 def test_tiny_images(shape: tuple[int, int]) -> None:
     image = np.random.default_rng(0).random(shape, dtype=np.float32) * 255
     expected = dense_sift_by_definition(image, 4, False)
-    np.testing.assert_allclose(_core.dense_sift(image, rootsift=False, half=False), expected, atol=3e-6)
+    np.testing.assert_allclose(dense_sift(image, rootsift=False, half=False), expected, atol=3e-6)
 
 
 def test_the_number_of_threads_changes_no_byte() -> None:
     image = texture(150, 120)
-    one = _core.dense_sift(image, num_threads=1)
-    np.testing.assert_array_equal(one, _core.dense_sift(image, num_threads=3))
+    one = dense_sift(image, num_threads=1)
+    np.testing.assert_array_equal(one, dense_sift(image, num_threads=3))
 
 
 def test_the_portable_path_gives_the_same(tmp_path: Path) -> None:
     np.save(tmp_path / "image.npy", texture(61, 50))
     code = (
-        "import sys, numpy as np; from pixcli import _core; image = np.load(sys.argv[1] + '/image.npy');"
-        "np.save(sys.argv[1] + '/half.npy', _core.dense_sift(image));"
-        "np.save(sys.argv[1] + '/float.npy', _core.dense_sift(image, half=False));"
+        "import sys, numpy as np; from pixcli import _core; from functools import partial;"
+        "dense_sift = partial(_core.dense_sift, bin_size=4, rootsift=True, num_threads=-1);"
+        "image = np.load(sys.argv[1] + '/image.npy');"
+        "np.save(sys.argv[1] + '/half.npy', dense_sift(image, half=True));"
+        "np.save(sys.argv[1] + '/float.npy', dense_sift(image, half=False));"
         "print(_core.build_config()['kernels'])"
     )
     result = subprocess.run(
@@ -96,13 +102,13 @@ def test_the_portable_path_gives_the_same(tmp_path: Path) -> None:
     )
     assert result.stdout.strip() == "baseline"
     portable = np.load(tmp_path / "float.npy")
-    np.testing.assert_allclose(portable**2, _core.dense_sift(texture(61, 50), half=False) ** 2, atol=1e-6)
+    np.testing.assert_allclose(portable**2, dense_sift(texture(61, 50), half=False) ** 2, atol=1e-6)
     # Its own conversion to half precision rounds like NumPy's, subnormal numbers included.
     np.testing.assert_array_equal(np.load(tmp_path / "half.npy"), portable.astype(np.float16))
 
 
 def test_bad_arguments() -> None:
     with pytest.raises(ValueError, match="shape"):
-        _core.dense_sift(np.zeros((3, 4, 5), np.float32))
+        dense_sift(np.zeros((3, 4, 5), np.float32))
     with pytest.raises(ValueError, match="bin_size"):
-        _core.dense_sift(np.zeros((3, 4), np.float32), bin_size=0)
+        dense_sift(np.zeros((3, 4), np.float32), bin_size=0)

@@ -7,13 +7,14 @@ import pytest
 from scipy.ndimage import gaussian_filter
 
 from pixcli import _core
-from pixcli.keypoint_adjustment.feature_distance import TrackProblem, adjust_keypoints
+from pixcli.keypoint_adjustment.feature_distance import TrackProblem, adjust_keypoints, native_options
 from pixcli.options.interpolation import InterpolationOptions
 from pixcli.options.keypoint_adjustment import KeypointAdjustmentOptions
 
 SIZE = 16
 OPTIONS = KeypointAdjustmentOptions(strategy="featuremetric", max_iterations=100, max_deviation=1e9)
 SAMPLING = InterpolationOptions()
+EXACT = {"parameter_tolerance": 1e-6, "max_iterations": 200, "max_deviation": 1e300}
 
 
 class Tracks:
@@ -72,9 +73,8 @@ class Tracks:
             self.constant,
             [level],
             guard=False,
-            parameter_tolerance=1e-6,
-            max_iterations=200,
-            **options,
+            num_threads=-1,
+            **(native_options(KeypointAdjustmentOptions(), SAMPLING) | EXACT | options),
         )
 
 

@@ -134,14 +134,14 @@ def test_each_reason_to_leave_a_keypoint_is_given(pair):
 
 
 def test_a_worse_correlation_than_at_the_start_is_refused(pair, monkeypatch):
-    native = supports._core.align_patches
+    native = supports._core.align
 
     def worse(*args, **kwargs):
         result = native(*args, **kwargs)
         result["initial_correlation"] = result["correlation"] + 1e-3
         return result
 
-    monkeypatch.setattr(supports._core, "align_patches", worse)
+    monkeypatch.setattr(supports._core, "align", worse)
     statuses = pair.align().status
     assert (statuses == Status.WORSE_SCORE).sum() > 50
     assert not (statuses == Status.MOVED).any()

@@ -8,6 +8,8 @@ from scipy.ndimage import zoom as zoom_image
 
 from pixcli import _core
 from pixcli.ceres import costs, pyceres
+from pixcli.options import InterpolationOptions
+from pixcli.sampling.feature_references import sampling_arguments
 from pixcli.sampling.status import Status
 
 LOSSES = {
@@ -169,7 +171,9 @@ def test_optimum_of_one_keypoint_against_a_reference(feature_tracks):
     tracks = feature_tracks(1, 2, seed=5)
     native = tracks.solve(loss="trivial")
     uv = tracks.xy[:1] - 0.5 - tracks.corners[:1]
-    reference = _core.interpolate(tracks.data, np.zeros(1, np.int64), uv, double_precision=True)[0, 0]
+    sampling = sampling_arguments(InterpolationOptions())
+    rows = np.zeros(1, np.int64)
+    reference = _core.interpolate(tracks.data, rows, uv, **sampling, double_precision=True)[0, 0]
     cost = costs.FeaturemetricReferenceCost(tracks.data[1], reference, tracks.corners[1].tolist())
     problem, x = pyceres.Problem(), tracks.xy[1].copy()
     problem.add_residual_block(cost, pyceres.TrivialLoss(), [x])

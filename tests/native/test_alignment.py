@@ -56,22 +56,37 @@ def align(template, targets, starts, *, radius=13, spacing=1.0, perspective_devi
     templates = template if isinstance(template, list) else [template]
     views = [*templates, *targets]
     n, t = len(views), len(templates)
-    options = {"max_iterations": 30, "max_excursion": 9.0, "step_tolerance": 0.002, "num_threads": 1}
-    options |= {"translation": False, "window": 0.5, "template_xy": np.full((t, 2), CENTRE)} | other
+    options = {"xy": np.full((t, 2), CENTRE)} | other
     per_template = len(targets) // t
-    return _core.align_patches(
-        np.concatenate([view.ravel() for view in views]),
-        np.cumsum([0] + [view.size for view in views[:-1]]),
-        np.array([view.shape[::-1] for view in views], np.int32),
-        np.tile([0.5, 0.5, 1.0], (n, 1)),
+    return run(
+        _core.PatchArrays(
+            np.concatenate([view.ravel() for view in views]),
+            np.cumsum([0] + [view.size for view in views[:-1]]),
+            np.array([view.shape[::-1] for view in views], np.int32),
+            np.tile([0.5, 0.5, 1.0], (n, 1)),
+        ),
         radius,
-        template_patch=np.arange(t, dtype=np.int32),
-        template_spacing=np.full(t, spacing),
+        patch=np.arange(t, dtype=np.int32),
+        spacing=np.full(t, spacing),
         perspective_deviation=np.full(t, perspective_deviation),
         job_ptr=np.arange(t + 1) * per_template,
         job_patch=np.arange(t, n, dtype=np.int32),
         starts=np.asarray(starts, float).reshape(len(targets), -1, 8),
         **options,
+    )
+
+
+def run(patches, radius, *, window=0.5, num_threads=1, progress=None, **other):
+    """_core.align with limits that suit a test; what is no limit describes the templates."""
+    limits = {"max_iterations": 30, "max_excursion": 9.0, "step_tolerance": 0.002, "translation": False}
+    limits = {name: other.pop(name, value) for name, value in limits.items()}
+    return _core.align(
+        patches,
+        _core.Support(radius, window),
+        _core.TemplateArrays(**other),
+        _core.AlignmentLimits(**limits),
+        num_threads=num_threads,
+        progress=progress,
     )
 
 
@@ -135,7 +150,7 @@ def test_gain_and_bias_change_nothing():
     result = align(TEMPLATE, targets, [warp(CENTRE, CENTRE)] * 3)
     assert np.abs(position(result) - [CENTRE + 0.4, CENTRE - 0.3]).max() < 0.01
     negative = align(TEMPLATE, [255 - targets[0]], [warp(CENTRE, CENTRE)])
-    assert negative["outcome"] == _core.OUTCOME_DIVERGED
+    assert negative["outcome"] == _core.Outcome.DIVERGED
 
 
 def test_patches_may_be_coarser_than_pixels_and_lie_anywhere():
@@ -148,25 +163,22 @@ def test_patches_may_be_coarser_than_pixels_and_lie_anywhere():
         to_bytes(texture((origin[0, :2] + 1.5 * grid) - root)),
         to_bytes(texture(1.5 * (origin[1, :2] + grid - truth))),
     ]
-    result = _core.align_patches(
+    patches = _core.PatchArrays(
         np.concatenate([view.ravel() for view in views]),
         np.array([0, SIDE * SIDE]),
         np.full((2, 2), SIDE, np.int32),
         origin,
-        radius=8,
-        window=0.5,
-        template_patch=np.zeros(1, np.int32),
-        template_xy=root[None],
-        template_spacing=np.array([1.5]),
+    )
+    result = run(
+        patches,
+        8,
+        patch=np.zeros(1, np.int32),
+        xy=root[None],
+        spacing=np.array([1.5]),
         perspective_deviation=np.array([1e-3]),
         job_ptr=np.array([0, 1]),
         job_patch=np.ones(1, np.int32),
         starts=np.array([[[truth[0] + 0.6, truth[1] - 0.5, 0.7, 0, 0, 0.7, 0, 0]]]),
-        max_iterations=30,
-        max_excursion=9.0,
-        step_tolerance=0.002,
-        translation=False,
-        num_threads=1,
     )
     assert np.abs(position(result) - truth).max() < 0.01
     assert np.abs(linear_of(result) - np.eye(2) / 1.5).max() < 0.01
@@ -178,13 +190,13 @@ FLAT = np.full((SIDE, SIDE), 77, np.uint8)
 @pytest.mark.parametrize(
     ("template", "target", "start", "outcome"),
     [
-        (TEMPLATE, FLAT, (CENTRE, CENTRE), _core.OUTCOME_FLAT),
-        (FLAT, TEMPLATE, (CENTRE, CENTRE), _core.OUTCOME_FLAT),
-        (TEMPLATE, TEMPLATE, (3.0, CENTRE), _core.OUTCOME_OUTSIDE),
-        (TEMPLATE[:28], TEMPLATE, (CENTRE, CENTRE), _core.OUTCOME_OUTSIDE),
-        (TEMPLATE, np.zeros((0, 0), np.uint8), (CENTRE, CENTRE), _core.OUTCOME_OUTSIDE),
-        (TEMPLATE, 255 - TEMPLATE, (CENTRE, CENTRE), _core.OUTCOME_DIVERGED),
-        (TEMPLATE, TEMPLATE, (np.nan, CENTRE), _core.OUTCOME_OUTSIDE),
+        (TEMPLATE, FLAT, (CENTRE, CENTRE), _core.Outcome.FLAT),
+        (FLAT, TEMPLATE, (CENTRE, CENTRE), _core.Outcome.FLAT),
+        (TEMPLATE, TEMPLATE, (3.0, CENTRE), _core.Outcome.OUTSIDE),
+        (TEMPLATE[:28], TEMPLATE, (CENTRE, CENTRE), _core.Outcome.OUTSIDE),
+        (TEMPLATE, np.zeros((0, 0), np.uint8), (CENTRE, CENTRE), _core.Outcome.OUTSIDE),
+        (TEMPLATE, 255 - TEMPLATE, (CENTRE, CENTRE), _core.Outcome.DIVERGED),
+        (TEMPLATE, TEMPLATE, (np.nan, CENTRE), _core.Outcome.OUTSIDE),
     ],
     ids=["flat", "flat template", "outside", "template outside", "no patch", "unlike", "not finite"],
 )
@@ -197,7 +209,7 @@ def test_what_cannot_be_aligned_is_said(template, target, start, outcome):
 def test_running_away_is_given_up():
     target = seen_through(TEXTURE, CENTRE + 1.5, CENTRE)
     result = align(TEMPLATE, [target], [warp(CENTRE, CENTRE)], max_excursion=0.5)
-    assert result["outcome"] == _core.OUTCOME_DIVERGED
+    assert result["outcome"] == _core.Outcome.DIVERGED
 
 
 def test_the_best_start_is_taken_and_unknown_ones_are_passed_over():
@@ -210,7 +222,7 @@ def test_the_best_start_is_taken_and_unknown_ones_are_passed_over():
         assert np.abs(position(result) - CENTRE).max() < 0.01
         assert result["initial_correlation"] == -1  # the first start could not be compared
     assert align(TEMPLATE, [target], [warp(CENTRE, CENTRE), turned])["initial_correlation"] < 0.6
-    assert align(TEMPLATE, [target], [unknown, unknown])["outcome"] == _core.OUTCOME_OUTSIDE
+    assert align(TEMPLATE, [target], [unknown, unknown])["outcome"] == _core.Outcome.OUTSIDE
 
 
 def test_a_translation_keeps_the_linear_map():
@@ -287,3 +299,73 @@ def test_all_instruction_sets_agree():
 def test_a_radius_out_of_range_is_refused(radius):
     with pytest.raises(ValueError, match="radius"):
         align(TEMPLATE, [TEMPLATE], [warp(CENTRE, CENTRE)], radius=radius)
+
+
+def patch_arrays(**changes):
+    arrays = {
+        "buffer": np.zeros(2 * SIDE * SIDE, np.uint8),
+        "offset": np.array([0, SIDE * SIDE]),
+        "size": np.full((2, 2), SIDE, np.int32),
+        "origin": np.tile([0.5, 0.5, 1.0], (2, 1)),
+    }
+    return _core.PatchArrays(**(arrays | changes))
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("buffer", np.zeros(2 * SIDE * SIDE, np.float32)),
+        ("buffer", np.zeros(4 * SIDE * SIDE, np.uint8)[::2]),
+        ("buffer", np.zeros((2, SIDE * SIDE), np.uint8)),
+        ("offset", np.zeros((2, 1), int)),
+        ("offset", np.array([0.5, 0])),
+        ("offset", np.array([0, SIDE * SIDE + 1])),
+        ("offset", np.array([0, 2**63 - SIDE])),
+        ("offset", np.array([0, -1])),
+        ("size", np.full((2, 3), SIDE, np.int32)),
+        ("size", np.full((2, 2), -SIDE, np.int32)),
+        ("size", np.full((2, 2), 2**31 - 1, np.int32)),
+        ("origin", np.zeros((2, 2))),
+    ],
+)
+def test_bad_patches_are_refused_by_name(name, value):
+    with pytest.raises(ValueError, match=name):
+        patch_arrays(**{name: value})
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("patch", np.array([2], np.int32)),
+        ("xy", np.zeros((1, 3))),
+        ("spacing", np.ones(2)),
+        ("job_ptr", np.array([1, 3])),
+        ("job_ptr", np.array([0, 2])),
+        ("job_ptr", np.array([0, 4])),
+        ("job_patch", np.array([0, 1, -1], np.int32)),
+        ("starts", np.zeros((3, 0, 8))),
+        ("starts", np.zeros((3, 1, 6))),
+        ("perspective_deviation", np.ones(2)),
+        ("perspective_deviation", None),
+    ],
+)
+def test_bad_templates_are_refused_by_name(name, value):
+    arrays = {
+        "patch": np.zeros(1, np.int32),
+        "xy": np.full((1, 2), CENTRE),
+        "spacing": np.ones(1),
+        "job_ptr": np.array([0, 3]),
+        "job_patch": np.ones(3, np.int32),
+        "starts": np.tile(warp(CENTRE, CENTRE), (3, 1, 1)),
+        "perspective_deviation": np.ones(1),
+    }
+    assert len(run(patch_arrays(), 5, **arrays)) == 3
+    with pytest.raises(ValueError, match=name):
+        run(patch_arrays(), 5, **(arrays | {name: value}))
+
+
+def test_boxes_whose_place_would_overflow_are_refused():
+    image, buffer = np.zeros((10, 10), np.float32), np.zeros(100, np.uint8)
+    for box, offset in (([2**31 - 4, 0, 8, 8], 0), ([0, 0, 8, 8], 2**63 - 8), ([0, 0, 8, 8], 37)):
+        with pytest.raises(ValueError, match="boxes"):
+            _core.cut_patches(image, np.array([box], np.int32), np.array([offset]), buffer)

@@ -8,8 +8,15 @@ import numpy as np
 import pytest
 
 from pixcli import _core
+from pixcli.options import InterpolationOptions
+from pixcli.sampling.feature_references import sampling_arguments
 
+PLAIN = sampling_arguments(InterpolationOptions())
 GRID = [(x, y) for y in (-1.0, 0.0, 1.5) for x in (-1.0, 0.25, 1.0)]
+
+
+def interpolate(patches, rows, uv, **options):
+    return _core.interpolate(patches, rows, uv, **(PLAIN | options))
 
 
 def _patches(channels, dtype=np.float64, count=3, height=11, width=12, seed=0):
@@ -71,7 +78,7 @@ def test_values_and_derivatives(channels, dtype):
             "l2_normalize": l2_normalize,
             "ncc_normalize": ncc_normalize,
         }
-        exact = _core.interpolate(patches, rows, uv, double_precision=True, **options)
+        exact = interpolate(patches, rows, uv, double_precision=True, **options)
         assert exact.shape == (6, 3, channels * len(nodes))
         for k in range(6):
             value = _reference(patches[rows[k]], *uv[k], nodes, mode, l2_normalize, ncc_normalize)
@@ -80,12 +87,12 @@ def test_values_and_derivatives(channels, dtype):
             ahead, behind = uv.copy(), uv.copy()
             ahead[:, c] += step
             behind[:, c] -= step
-            ahead = _core.interpolate(patches, rows, ahead, double_precision=True, **options)[:, 0]
-            behind = _core.interpolate(patches, rows, behind, double_precision=True, **options)[:, 0]
+            ahead = interpolate(patches, rows, ahead, double_precision=True, **options)[:, 0]
+            behind = interpolate(patches, rows, behind, double_precision=True, **options)[:, 0]
             slope = (ahead - behind) / (2 * step)
             np.testing.assert_allclose(exact[:, 1 + c], slope, rtol=1e-4, atol=1e-5)
         if not (l2_normalize and channels == 1):
-            single = _core.interpolate(patches, rows, uv, **options)
+            single = interpolate(patches, rows, uv, **options)
             np.testing.assert_allclose(single, exact, rtol=2e-4, atol=2e-4)
 
 
@@ -96,8 +103,8 @@ def test_outside_the_value_is_clamped_and_the_derivative_zero(mode):
     inside = np.clip(uv, 0, [11, 10])
     rows = np.zeros(4, np.int64)
     options = {"mode": mode, "double_precision": True, "l2_normalize": False}
-    out = _core.interpolate(patches, rows, uv, **options)
-    border = _core.interpolate(patches, rows, inside, **options)
+    out = interpolate(patches, rows, uv, **options)
+    border = interpolate(patches, rows, inside, **options)
     np.testing.assert_array_equal(out[:, 0], border[:, 0])
     across = [1, 1, 2, 2]
     for k, axis in enumerate(across):
@@ -109,7 +116,7 @@ def test_outside_the_value_is_clamped_and_the_derivative_zero(mode):
 def test_samples_are_met_exactly():
     patches = _patches(7, np.float32)
     uv = np.array([[0.0, 0.0], [11.0, 10.0], [4.0, 6.0]])
-    out = _core.interpolate(patches, np.arange(3), uv, l2_normalize=False)[:, 0]
+    out = interpolate(patches, np.arange(3), uv, l2_normalize=False)[:, 0]
     expected = np.stack([patches[0, 0, 0], patches[1, 10, 11], patches[2, 6, 4]])
     np.testing.assert_allclose(out, expected, rtol=1e-6)
 
@@ -117,10 +124,10 @@ def test_samples_are_met_exactly():
 def test_all_halves_are_read_right():
     halves = np.arange(65536, dtype=np.uint16).view(np.float16)
     finite = halves[np.isfinite(halves)].reshape(1, 1, 1, -1)
-    out = _core.interpolate(finite, np.zeros(1, np.int64), np.zeros((1, 2)), l2_normalize=False)
+    out = interpolate(finite, np.zeros(1, np.int64), np.zeros((1, 2)), l2_normalize=False)
     np.testing.assert_array_equal(out[0, 0], finite.ravel().astype(np.float32))
     special = np.array([np.inf, -np.inf, np.nan, 1], np.float16).reshape(1, 1, 1, 4)
-    out = _core.interpolate(special, np.zeros(1, np.int64), np.zeros((1, 2)), l2_normalize=False)
+    out = interpolate(special, np.zeros(1, np.int64), np.zeros((1, 2)), l2_normalize=False)
     np.testing.assert_array_equal(np.isfinite(out[0, 0]), [False, False, False, True])
 
 
@@ -128,7 +135,7 @@ def test_all_halves_are_read_right():
 def test_nothing_to_normalize_gives_zeros(normalization):
     flat = np.full((1, 8, 8, 3), 0.0 if normalization == "l2_normalize" else 0.3, np.float32)
     options = {"l2_normalize": False, normalization: True}
-    out = _core.interpolate(flat, np.zeros(1, np.int64), np.array([[3.2, 4.1]]), nodes=GRID, **options)
+    out = interpolate(flat, np.zeros(1, np.int64), np.array([[3.2, 4.1]]), nodes=GRID, **options)
     assert not out.any()
 
 
@@ -140,7 +147,9 @@ patches = np.random.default_rng(0).uniform(0.1, 1, (4, 9, 9, 21)).astype(sys.arg
 uv = np.random.default_rng(1).uniform(-1, 9, (4, 2))
 nodes = [(0.0, 0.0), (0.5, 1.0), (1.0, -1.0)]
 out = [
-    _core.interpolate(patches, np.arange(4), uv, nodes=nodes, mode=mode, ncc_normalize=ncc).ravel()
+    _core.interpolate(
+        patches, np.arange(4), uv, nodes=nodes, mode=mode, l2_normalize=True, ncc_normalize=ncc
+    ).ravel()
     for mode in ("bicubic", "bilinear")
     for ncc in (False, True)
 ]
@@ -161,13 +170,13 @@ def test_portable_kernels_agree(dtype):
 
 def test_wrong_input_is_refused():
     patches, rows, uv = _patches(3), np.zeros(1, np.int64), np.zeros((1, 2))
-    with pytest.raises(TypeError, match="float16"):
-        _core.interpolate(patches.astype(np.int32), rows, uv)
+    with pytest.raises(ValueError, match="float16"):
+        interpolate(patches.astype(np.int32), rows, uv)
     with pytest.raises(ValueError, match="contiguous"):
-        _core.interpolate(patches[:, ::2], rows, uv)
-    with pytest.raises(IndexError, match="row"):
-        _core.interpolate(patches, rows + 3, uv)
-    with pytest.raises(ValueError, match="expected patches"):
-        _core.interpolate(patches[0], rows, uv)
+        interpolate(patches[:, ::2], rows, uv)
+    with pytest.raises(ValueError, match="rows"):
+        interpolate(patches, rows + 3, uv)
+    with pytest.raises(ValueError, match="patches must have the shape"):
+        interpolate(patches[0], rows, uv)
     with pytest.raises(ValueError, match="mode"):
-        _core.interpolate(patches, rows, uv, mode="cubic")
+        interpolate(patches, rows, uv, mode="cubic")

@@ -27,7 +27,9 @@ def problem():
     return level, ptr, np.arange(2 * n - 2), references, centre
 
 
-OPTIONS = {"nodes": NODES, "l2_normalize": False, "loss": "cauchy", "loss_scale": 0.7}
+SAMPLING = {"nodes": NODES, "mode": "bicubic", "l2_normalize": False, "ncc_normalize": False}
+OPTIONS = SAMPLING | {"loss": "cauchy", "loss_scale": 0.7}
+LIMITS = {"bound": 4.0, "max_iterations": 100, "parameter_tolerance": 1e-5}
 
 
 def evaluate(problem, xy, **options):
@@ -38,7 +40,7 @@ def evaluate(problem, xy, **options):
 def sample(problem, xy, nodes=NODES):
     (data, corners, scales, rows), *_ = problem
     uv = xy * scales - 0.5 - corners
-    return _core.interpolate(data, rows, uv, nodes=nodes, l2_normalize=False, double_precision=True)
+    return _core.interpolate(data, rows, uv, **(SAMPLING | {"nodes": nodes}), double_precision=True)
 
 
 def test_costs_and_derivatives(problem):
@@ -78,21 +80,21 @@ def test_alignment_finds_where_features_agree(problem):
     references = np.ascontiguousarray(sample(problem, true)[:, 0], np.float32)
     ptr, reference = np.append(np.arange(n), n - 1), np.arange(n - 1)
     arguments = (level, ptr, reference, references)
-    found = _core.align_to_targets(centre, centre, *arguments, **OPTIONS)
-    assert (found["outcome"][:-1] == _core.TARGET_ALIGNED).all()
+    found = _core.align_to_targets(centre, centre, *arguments, **OPTIONS, **LIMITS)
+    assert (found["outcome"][:-1] == _core.TargetOutcome.ALIGNED).all()
     np.testing.assert_allclose(found["xy"][:-1], true[:-1], atol=2e-3)
     assert (found["after"][:-1, 0] < 1e-4 * found["before"][:-1]).all()
-    assert found["outcome"][-1] == _core.TARGET_UNUSABLE
+    assert found["outcome"][-1] == _core.TargetOutcome.UNUSABLE
     np.testing.assert_array_equal(found["xy"][-1], centre[-1])
 
     bound = 0.5
-    found = _core.align_to_targets(centre, centre, *arguments, **OPTIONS, bound=bound)
+    found = _core.align_to_targets(centre, centre, *arguments, **OPTIONS, **(LIMITS | {"bound": bound}))
     moved = np.abs(found["xy"] - centre)
     assert (moved <= bound + 1e-9).all()
     far = np.abs(true - centre).max(1) > bound + 0.1
-    assert (found["outcome"][:-1][far[:-1]] == _core.TARGET_AT_BOUND).all()
-    far_start = _core.align_to_targets(centre + 500, centre, *arguments, **OPTIONS)
-    assert (far_start["outcome"] == _core.TARGET_UNUSABLE).all()
+    assert (found["outcome"][:-1][far[:-1]] == _core.TargetOutcome.AT_BOUND).all()
+    far_start = _core.align_to_targets(centre + 500, centre, *arguments, **OPTIONS, **LIMITS)
+    assert (far_start["outcome"] == _core.TargetOutcome.UNUSABLE).all()
 
 
 def test_positions_and_features_that_are_not_finite(problem):
@@ -103,18 +105,20 @@ def test_positions_and_features_that_are_not_finite(problem):
     costs = evaluate(problem, bad)
     assert np.isnan(costs[0]).all()
     assert not np.isfinite(costs[1, 0])
-    found = _core.align_to_targets(bad, bad, level, ptr, reference, references, **OPTIONS)
-    assert (found["outcome"][:2] == _core.TARGET_UNUSABLE).all()
-    assert found["outcome"][2] != _core.TARGET_UNUSABLE
+    found = _core.align_to_targets(bad, bad, level, ptr, reference, references, **OPTIONS, **LIMITS)
+    assert (found["outcome"][:2] == _core.TargetOutcome.UNUSABLE).all()
+    assert found["outcome"][2] != _core.TargetOutcome.UNUSABLE
 
 
 def test_shapes_are_checked(problem):
     level, ptr, reference, references, centre = problem
-    for broken in (
-        (centre[:-1], level, ptr, reference, references),
-        (centre, level, ptr[:-1], reference, references),
-        (centre, level, ptr, reference + 1, references),
-        (centre, level, ptr, reference, references[:, 1:].copy()),
+    for name, broken in (
+        ("xy", (centre[:-1], level, ptr, reference, references)),
+        ("ptr", (centre, level, ptr[:-1], reference, references)),
+        ("ptr", (centre, level, ptr + 1, reference, references)),
+        ("reference", (centre, level, ptr, reference + 1, references)),
+        ("references", (centre, level, ptr, reference, references[:, 1:].copy())),
+        ("corners", (centre, (level[0], level[1][1:], *level[2:]), ptr, reference, references)),
     ):
-        with pytest.raises(ValueError, match=r"must|expected|range"):
+        with pytest.raises(ValueError, match=f"^{name} must"):
             _core.evaluate_targets(*broken, **OPTIONS)
