@@ -81,8 +81,10 @@ def refine_pose(
         if found is None:
             return None
         now = found.state
-    covariance = found and _covariance(found, sightings, scale, _roughly_known(state, refined))
-    if found is None or covariance is None:
+    if found is None:
+        return None
+    covariance = _covariance(found, sightings, scale, _roughly_known(state, refined))
+    if covariance is None:
         return None
     squares = np.split((found.residuals**2).sum(1), np.cumsum([len(s.xy) for s in sightings])[:-1])
     before = problem.cost(problem.residuals(state))
