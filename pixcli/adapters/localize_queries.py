@@ -78,7 +78,8 @@ class QueryFiles:
         """The queries, as a context manager."""
         if self.database_path is not None:
             return DatabaseQueries(self.database_path, model, self.image_list_path)
-        return HlocQueries(*(getattr(self, name) for name in _HLOC_PATHS), model, cluster)
+        queries, features, matches, pairs = (getattr(self, name) for name in _HLOC_PATHS)
+        return HlocQueries(queries, features, matches, pairs, model, cluster)
 
     def states(self) -> list[list[str | int]]:
         """What tells whether an input has changed: all paths, and the size and time of each file."""

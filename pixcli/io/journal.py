@@ -101,8 +101,8 @@ class Journal:
 
     def append(self, contents: Mapping[str, Any], arrays: Mapping[str, npt.NDArray[Any]]) -> None:
         """Add a record; it is there whole or not at all, also if the process is killed."""
-        packed = BytesIO()
-        np.savez(packed, **arrays)
+        packed, named = BytesIO(), dict[str, Any](arrays)
+        np.savez(packed, **named)
         row = (json.dumps(contents), packed.getvalue())
         try:
             self._database.execute("INSERT INTO records (contents, arrays) VALUES (?, ?)", row)

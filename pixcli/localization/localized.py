@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from html import escape
 
 import numpy as np
 import numpy.typing as npt
@@ -22,7 +23,7 @@ class Step:
     cost_after: float = float("nan")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class LocalizationResult:
     """Pose and camera of a query with m matches; `reason` says why there is none."""
 
@@ -54,6 +55,30 @@ class LocalizationResult:
     def seconds(self) -> float:
         """Of all steps."""
         return sum(step.seconds for step in self.steps)
+
+    def summary(self) -> dict[str, str]:
+        """The figures that matter most, ready to be read."""
+        if self.cam_from_world is None or self.covariance is None:
+            return {"failed": self.reason}
+        x, y, z = self.cam_from_world.inverse().translation
+        turn, move = (
+            np.sqrt(np.trace(block)) for block in (self.covariance[:3, :3], self.covariance[3:, 3:])
+        )
+        return {
+            "camera centre": f"{x:.6g} {y:.6g} {z:.6g}",
+            "standard deviation": f"{move:.2g}, turned by {np.degrees(turn):.2g} degrees",
+            "inliers": f"{self.num_inliers} of {len(self.inliers)}",
+            "refinement": f"undone: {self.undone}" if self.undone else "kept",
+            "seconds": f"{self.seconds:.3f}",
+        }
+
+    def __repr__(self) -> str:
+        rows = (f"  {name}: {value}" for name, value in self.summary().items())
+        return "\n".join(["LocalizationResult", *rows])
+
+    def _repr_html_(self) -> str:
+        cells = ((escape(name), escape(value)) for name, value in self.summary().items())
+        return f"<table>{''.join(f'<tr><td>{a}</td><td>{b}</td></tr>' for a, b in cells)}</table>"
 
 
 def failed(

@@ -91,9 +91,10 @@ class QueryLocalizer:
         elif isinstance(references, (LocalizationMap, FeatureMap)):
             self.map = references
         else:
-            paths = [None if path is None else Path(path) for path in (references, image_path)]
+            references_path = None if references is None else Path(references)
+            images = None if image_path is None else Path(image_path)
             open_map = _open_surface_map if options.localization.strategy == "surface" else open_feature_map
-            self.map = open_map(reconstruction, *paths, options, progress or Progress())
+            self.map = open_map(reconstruction, references_path, images, options, progress or Progress())
 
     def localize(
         self,

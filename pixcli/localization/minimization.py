@@ -88,7 +88,8 @@ def minimize(problem: Problem, state: RigState, max_iterations: int, damping: Da
     for _ in range(max_iterations):
         hessian = equations.hessian
         try:
-            step = -np.linalg.solve(hessian + factor * np.diag(np.diag(hessian)), equations.gradient)
+            damped = hessian + factor * np.diag(np.diag(hessian))
+            step = np.asarray(-np.linalg.solve(damped, equations.gradient), np.float64)
         except np.linalg.LinAlgError:
             return None
         verdict = problem.verdict(equations, step, cost)

@@ -74,13 +74,15 @@ def refine_pose(
     """
     if sum(len(seen.xy) for seen in sightings) < _MIN_SIGHTINGS:
         return None
-    now = state
+    now, found = state, None
     for scale in scales:
         problem = _Sighted(now, sightings, scale, refined, _common_variance(now, sightings))
         found = minimize(problem, now, _ITERATIONS, _DAMPING)
         if found is None:
             return None
         now = found.state
+    if found is None:
+        return None
     covariance = _covariance(found, sightings, scale, _roughly_known(state, refined))
     if covariance is None:
         return None

@@ -215,3 +215,14 @@ def test_few_points_leave_the_matches_in(left_out):
     few = left_out.localize(left_out.localizer(densify="always", max_num_points=20))
     assert few.steps[-2].measurements <= 20
     assert np.trace(few.covariance) < 1.3 * np.trace(matches.covariance)
+
+
+def test_results_print_what_matters(left_out, localizer):
+    result = left_out.localize(localizer, some(left_out, 30))
+    text = repr(result)
+    assert f"inliers: {result.num_inliers} of 30" in text
+    assert "camera centre: " in text
+    assert len(text.splitlines()) < 10
+    assert result._repr_html_().count("<tr>") == len(result.summary())
+    failed = left_out.localize(localizer, some(left_out, 3))
+    assert "3 matches with points of the model" in repr(failed)
