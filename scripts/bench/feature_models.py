@@ -18,15 +18,12 @@ import pycolmap
 from common import CACHE, Bench, arguments, folder_from
 
 from pixcli.geometry.match_graph import MatchGraph
-from pixcli.keypoint_adjustment.alignment import AlignmentResult
-from pixcli.keypoint_adjustment.refine import Plan, move_keypoints, plan_refinement
-from pixcli.options import (
-    DenseFeaturesOptions,
-    InterpolationOptions,
-    KeypointAdjustmentOptions,
-    SyntheticOptions,
-)
-from pixcli.options.fields import build
+from pixcli.io.database import read_match_graph
+from pixcli.io.image_list import read_image_list
+from pixcli.keypoint_adjustment.keypoint_result import KeypointResult
+from pixcli.keypoint_adjustment.refine import Plan, plan_refinement
+from pixcli.options import FeatureRefinerOptions, SyntheticOptions
+from pixcli.options.fields import build_all
 from pixcli.options.presets import read_preset
 from pixcli.progress import Progress
 from pixcli.sampling.status import Status
@@ -38,38 +35,27 @@ WRONG = 5.0  # pixels: matches further off are wrong ones
 DETECTION_NOISE = 1.0  # pixels, root mean square, of a learned detector
 
 
-class Moved:
-    """A graph with its keypoints elsewhere."""
-
-    def __init__(self, graph: MatchGraph, xy: np.ndarray) -> None:
-        self._graph, self.xy = graph, xy
-
-    def __getattr__(self, name: str) -> object:
-        return getattr(self._graph, name)
-
-
 def refine(
     database: Path, images: Path, values: dict, chosen: Path | None = None
-) -> tuple[Plan, AlignmentResult, float]:
+) -> tuple[Plan, KeypointResult, float]:
     """What keypoint adjustment makes of a database under some options, and its CPU seconds.
 
     Args:
         chosen: list of the images that take part.
     """
     start = time.process_time()
-    groups = [
-        build(kind, values)
-        for kind in (DenseFeaturesOptions, InterpolationOptions, KeypointAdjustmentOptions)
-    ]
-    plan = plan_refinement(database, images, *groups, image_list_path=chosen, progress=Progress())
-    result, _ = move_keypoints(plan, Progress(), guard=True)
+    graph = read_match_graph(database)
+    only = chosen and read_image_list(chosen, graph.names)
+    options = build_all(FeatureRefinerOptions, values)
+    plan = plan_refinement(graph, images, options, only=only, progress=Progress())
+    result = plan.run(Progress(), guard=True)
     return plan, result, time.process_time() - start
 
 
 def matched_errors(
     truth: pycolmap.Reconstruction, graph: MatchGraph, xy: np.ndarray, depth: Path
 ) -> np.ndarray:
-    return keypoint_errors(truth, Moved(graph, xy), depth)
+    return keypoint_errors(truth, graph.with_positions(xy), depth)
 
 
 def some_images(scene: Path) -> Path:
@@ -147,7 +133,7 @@ def displaced(bench: Bench, data: Path) -> None:
         ):
             values = {**read_preset("pixsfm_eth3d_d2net"), **values}
             plan, result, _ = refine(database, scene / "images", values, chosen)
-            before = graph_of(raw, scene / "images", chosen)
+            before = graph_of(raw, chosen)
             exact = matched_errors(truth, before, before.xy, scene / "depth")
             after = matched_errors(truth, plan.graph, result.xy, scene / "depth")
             right = np.isfinite(exact) & (exact < 1) & np.isfinite(after)
@@ -155,9 +141,9 @@ def displaced(bench: Bench, data: Path) -> None:
             bench.row(f"displaced by 3 px, {name}: back within .5 px", share, "%", ">= 85")
 
 
-def graph_of(database: Path, images: Path, chosen: Path) -> MatchGraph:
-    options = (DenseFeaturesOptions(), InterpolationOptions(), KeypointAdjustmentOptions())
-    return plan_refinement(database, images, *options, image_list_path=chosen, progress=Progress()).graph
+def graph_of(database: Path, chosen: Path) -> MatchGraph:
+    graph = read_match_graph(database)
+    return graph.restricted_to(graph.indices(read_image_list(chosen, graph.names)))
 
 
 def make_changing_light(folder: Path, seed: int, images: int, width: int) -> tuple[Path, Path]:
@@ -204,7 +190,7 @@ def changing_light(bench: Bench, seed: int, images: int, width: int) -> None:
 
 
 def mean_error(
-    truth: pycolmap.Reconstruction, graph: MatchGraph, result: AlignmentResult, scene: Path, right: np.ndarray
+    truth: pycolmap.Reconstruction, graph: MatchGraph, result: KeypointResult, scene: Path, right: np.ndarray
 ) -> float:
     error = matched_errors(truth, graph, result.xy, scene / "depth")
     return float(error[right & np.isfinite(error)].mean())

@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 import pycolmap
 import pytest
-from pixcli.keypoint_adjustment.verification import verify_pairs
+
+from pixcli.adapters.verification import verify_pairs
 
 PAIRS = [(i, j) for i in range(1, 5) for j in range(i + 1, 5)]
 Configuration = pycolmap.TwoViewGeometryConfiguration

@@ -1,5 +1,6 @@
 """Mistakes that `reconstructor` tells in one line, with exit code 1 and nothing lost."""
 
+import re
 import resource
 import shutil
 import signal
@@ -146,7 +147,7 @@ def test_a_full_disk_in_the_middle_of_extraction(run: Run, first_run: Path, tmp_
     with _program("reconstructor", *paths, preexec_fn=small_files) as process:
         _, err = process.communicate()
     assert process.returncode == 1, err
-    told = [line for line in err.splitlines() if not line.startswith(("I20", "W20", "E20"))]
+    told = [line for line in err.splitlines() if not re.match(r"[IWE]\d{8} ", line)]
     assert len(told) == 1
     assert "COLMAP died while it was extracting features: is the disk of" in told[0]
     assert run("reconstructor", *paths).code == 0
