@@ -28,7 +28,7 @@ def test_options_of_two_view_geometries_hold_in_reverification(small_scene, tmp_
     paths = (small_scene.database_path, small_scene.path / "images")
     default = pixcli.refine_database(*paths, tmp_path / "default.db")
     strict = pixcli.refine_database(
-        *paths, tmp_path / "strict.db", two_view_geometry=TwoViewGeometryOptions(max_error=0.1)
+        *paths, tmp_path / "strict.db", two_view_geometry=TwoViewGeometryOptions(max_error=0.02)
     )
     assert default.verification is not None
     assert strict.verification is not None

@@ -21,7 +21,7 @@ from pixcli.options import (
 )
 
 FEATUREMETRIC = FeatureRefinerOptions(
-    KeypointAdjustmentOptions(strategy="featuremetric"), DenseFeaturesOptions(model="dsift")
+    KeypointAdjustmentOptions(strategy="featuremetric", guard=False), DenseFeaturesOptions(model="dsift")
 )
 
 

@@ -105,7 +105,7 @@ def test_the_report_agrees_with_the_database(small_scene, refined) -> None:
     verification = report["verification"]
     assert verification["updated"] + verification["lost"] + verification["left_alone"] == len(before.pairs)
     phases = [phase["name"] for phase in report["phases"]]
-    assert phases == ["read", "tracks", "features", "align", "check", "verify"]
+    assert phases == ["read", "build tracks", "features", "align", "check", "verify"]
     assert all(phase["seconds"] >= 0 and phase["peak_memory_mb"] > 1 for phase in report["phases"])
 
 

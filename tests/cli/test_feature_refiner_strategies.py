@@ -80,7 +80,7 @@ def test_other_strategies(shifted_pair, options: tuple[str, ...], tmp_path: Path
     report = json.loads(report_path.read_text(encoding="utf-8"))
     assert report["cost"]["after"] < report["cost"]["before"]
     phases = [phase["name"] for phase in report["phases"]]
-    assert phases == ["read", "tracks", "features", "adjust", "check", "verify"]
+    assert phases == ["read", "build tracks", "features", "adjust", "check", "verify"]
 
 
 def test_featuremetric_threads_give_the_same_bytes(workplace) -> None:

@@ -61,7 +61,9 @@ def test_scores_weigh_the_matches_of_featuremetric_strategies(small_scene) -> No
     images = small_scene.path / "images"
 
     def refined(scores: dict | None, by_score: bool = True) -> np.ndarray:
-        adjustment = KeypointAdjustmentOptions(strategy="featuremetric", weight_by_score=by_score)
+        adjustment = KeypointAdjustmentOptions(
+            strategy="featuremetric", weight_by_score=by_score, guard=False
+        )
         options = FeatureRefinerOptions(adjustment, DenseFeaturesOptions(model="dsift"))
         with_scores = pixcli.MatchGraph.from_matches(sizes, keypoints, matches, scores)
         return pixcli.refine_keypoints(with_scores, images, options).xy
@@ -72,7 +74,8 @@ def test_scores_weigh_the_matches_of_featuremetric_strategies(small_scene) -> No
             graph,
             images,
             FeatureRefinerOptions(
-                KeypointAdjustmentOptions(strategy="featuremetric"), DenseFeaturesOptions(model="dsift")
+                KeypointAdjustmentOptions(strategy="featuremetric", guard=False),
+                DenseFeaturesOptions(model="dsift"),
             ),
         ).xy,
         plain,

@@ -19,8 +19,8 @@ import h5py
 import numpy as np
 import pycolmap
 import pytest
-from pixcli.reconstruction.hloc_import import one_to_one
 
+from pixcli.adapters.hloc_import import one_to_one
 from pixcli.io.database import read_match_graph
 
 from .conftest import Run, database_without_geometries
