@@ -3,7 +3,6 @@
 usage: demo.py [FOLDER]     (default: build/demo; what was there is replaced)
 """
 
-import dataclasses
 import shutil
 import subprocess
 import sys
@@ -77,7 +76,7 @@ def figures(
     model_path.mkdir()
     model.write(model_path)
     # The same matches are judged before and after.
-    moved = dataclasses.replace(matches, keypoints=read_match_graph(database, "inlier").keypoints)
+    moved = matches.with_positions(read_match_graph(database, "raw").xy)
     keypoints = keypoint_errors(truth, moved, scene / "depth")
     keypoints = keypoints[np.isfinite(keypoints)]
     right = keypoints[keypoints < WRONG_MATCH]

@@ -1,4 +1,4 @@
-"""Two-view geometries in databases, estimated by COLMAP: of new matches, and again of moved keypoints."""
+"""Two-view geometries in databases, as COLMAP estimates them: first ones, and those of moved keypoints."""
 
 import tempfile
 from collections.abc import Callable, Sequence

@@ -38,15 +38,25 @@ def aligned_errors(
     true, found = _poses(reference), _poses(estimate)
     names = sorted(true.keys() & found.keys())
     target, source = (np.array([_centre(poses[name]) for name in names]) for poses in (true, found))
-    align = pycolmap.estimate_sim3d(source, target) if len(names) >= 3 else None
-    if align is None:
-        raise UserError(f"{len(names)} common images fix no alignment: at least 3 must not be in line")
+    align = similarity(source, target)
     if robust and len(names) > 3:
         align = _robust_alignment(source, target, align)
     rotation = align.rotation.matrix()
     turned = [true[name][:, :3] @ rotation @ found[name][:, :3].T for name in names]
     distances = np.linalg.norm(target - np.asarray(align * source), axis=1)
     return AlignedErrors(names, distances, _angles(np.array(turned)))
+
+
+def similarity(source: Array, target: Array) -> pycolmap.Sim3d:
+    """target_from_source of camera centres (n, 3), by least squares.
+
+    Raises:
+        UserError: they are fewer than three, or lie in line.
+    """
+    target_from_source = pycolmap.estimate_sim3d(source, target) if len(source) >= 3 else None
+    if target_from_source is None:
+        raise UserError(f"{len(source)} images do not fix an alignment: at least 3 must not be in line")
+    return target_from_source
 
 
 def pair_errors(reference: pycolmap.Reconstruction, estimate: pycolmap.Reconstruction) -> tuple[Array, Array]:

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -169,8 +170,8 @@ class MatchGraph:
         )
 
 
-def check_match_rows(rows: npt.NDArray[np.integer], first: str, second: str, counts: tuple[int, int]) -> None:
-    """Raises UserError unless matches (m, 2) of two images name keypoints, of which these have `counts`."""
+def check_match_rows(rows: npt.NDArray[Any], first: str, second: str, counts: tuple[int, int]) -> None:
+    """Raises UserError unless all matches (m, 2) of two images are below their numbers of keypoints."""
     if (bad := np.flatnonzero(((rows < 0) | (rows >= counts)).any(axis=1))).size:
         raise UserError(
             f"row {bad[0]} of the matches of {first} and {second} is {tuple(rows[bad[0]].tolist())}, but "

@@ -164,7 +164,7 @@ def _read_graph(private: Path, matches: str, path: Path) -> MatchGraph:
             try:
                 check_match_rows(rows, images[first].name, images[second].name, counts)
             except UserError as error:
-                raise UserError(f"{path}: {error}") from None
+                raise UserError(f"{path}, {matches} matches: {error}") from None
             edges[pair_ptr[k] : pair_ptr[k + 1]] = rows + offsets[[first, second]]
     return MatchGraph(images, keypoints, offsets, edges, pairs, pair_ptr)
 

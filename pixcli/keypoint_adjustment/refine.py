@@ -91,7 +91,7 @@ def plan_refinement(
 ) -> Plan:
     """Decide what is aligned to what, and log what the work will take; arguments as of refine_keypoints."""
     check_refinement(images, options)
-    with progress.phase("tracks"):
+    with progress.phase("build tracks"):
         if only is not None:
             graph = graph.restricted_to(graph.indices(only))
         held = np.isin(graph.image_index, graph.indices(constant))

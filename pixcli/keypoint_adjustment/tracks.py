@@ -47,10 +47,11 @@ def build_tracks(graph: MatchGraph) -> Tracks:
     """Tracks from the edges of a graph; a track never holds two keypoints of one image.
 
     Where two edges would put two keypoints of an image into one track, the weaker is not used: the one with
-    the lower score or, where scores are unknown, of the pair with fewer matches.
+    the lower score or, where scores are equal or unknown, of the pair with fewer matches.
     """
-    scores = graph.scores
-    if scores is None:
-        count = np.diff(graph.pair_ptr)
-        scores = np.repeat(count, count).astype(np.float32)
-    return Tracks(*_core.build_tracks(graph.edges, graph.image_index, np.nan_to_num(scores)))
+    count = np.diff(graph.pair_ptr)
+    strength = np.repeat(count, count)
+    if graph.scores is not None and len(strength):
+        both = np.stack([graph.scores, strength], 1)
+        strength = np.unique(both, axis=0, return_inverse=True)[1].ravel()
+    return Tracks(*_core.build_tracks(graph.edges, graph.image_index, strength.astype(np.float32)))

@@ -1,5 +1,6 @@
 """Errors against the exact truth of a synthetic scene: keypoints, camera centres, points."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -7,6 +8,7 @@ from numpy.typing import NDArray
 from scipy.spatial import cKDTree
 
 from pixcli.errors import UserError
+from pixcli.evaluation.poses import similarity
 from pixcli.geometry.match_graph import MatchGraph
 
 import pycolmap
@@ -44,9 +46,8 @@ def center_errors(truth: pycolmap.Reconstruction, estimate: pycolmap.Reconstruct
     One for each registered image (n,), in the order of their names.
     """
     names = sorted(image.name for image in estimate.images.values() if image.has_pose)
-    centers = np.array([_image(estimate, name).projection_center() for name in names])
-    true_centers = np.array([_image(truth, name).projection_center() for name in names])
-    aligned = _align(centers, true_centers) * centers
+    centers, true_centers = _centers(estimate, names), _centers(truth, names)
+    aligned = similarity(centers, true_centers) * centers
     return np.asarray(np.linalg.norm(aligned - true_centers, axis=1))
 
 
@@ -59,8 +60,7 @@ def surface_errors(
     surface sample, or to the sample itself where it is farther than three sample spacings.
     """
     names = [image.name for image in estimate.images.values() if image.has_pose]
-    centers = np.array([_image(estimate, name).projection_center() for name in names])
-    tgt_from_src = _align(centers, np.array([_image(truth, name).projection_center() for name in names]))
+    tgt_from_src = similarity(_centers(estimate, names), _centers(truth, names))
     points = tgt_from_src * np.array([point.xyz for point in estimate.points3D.values()])
     with np.load(surface_path) as surface:
         samples, normals = surface["points"].astype(float), surface["normals"].astype(float)
@@ -79,13 +79,8 @@ def _image(model: pycolmap.Reconstruction, name: str) -> pycolmap.Image:
     return image
 
 
-def _align(source: Array, target: Array) -> pycolmap.Sim3d:
-    tgt_from_src = pycolmap.estimate_sim3d(source, target) if len(source) >= 3 else None
-    if tgt_from_src is None:
-        raise UserError(
-            f"{len(source)} registered images do not fix an alignment: at least 3 must not be in line."
-        )
-    return tgt_from_src
+def _centers(model: pycolmap.Reconstruction, names: Sequence[str]) -> Array:
+    return np.array([_image(model, name).projection_center() for name in names])
 
 
 def _lift(camera: pycolmap.Camera, depth: NDArray[np.float32], xy: Array) -> tuple[Array, NDArray[np.bool_]]:

@@ -160,7 +160,7 @@ def errors_of_raw_matches(
 ) -> np.ndarray[Any, Any]:
     """(2, n) errors of the raw database's matches before and after; wrong ones are left out."""
     before = read_match_graph(raw, "inlier")
-    after = dataclasses.replace(before, keypoints=read_match_graph(refined, "inlier").keypoints)
+    after = before.with_positions(read_match_graph(refined, "raw").xy)
     errors = np.stack([keypoint_errors(truth, graph, depth).ravel() for graph in (before, after)])
     return errors[:, (errors[0] < WRONG_MATCH) & np.isfinite(errors[1])]
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -23,6 +24,11 @@ import pycolmap
 from .query_scene import QueryScene, make_query_scene
 
 
+def messages_in(err: str) -> list[str]:
+    """The lines of a log that are no lines of COLMAP's own, which begin with a letter and the date."""
+    return [line for line in err.splitlines() if not re.match(r"[IW]\d{8} ", line)]
+
+
 @dataclass(frozen=True)
 class Outcome:
     """What a command left behind."""
@@ -34,7 +40,7 @@ class Outcome:
     @property
     def messages(self) -> list[str]:
         """The lines on stderr that are no lines of the log."""
-        return [line for line in self.err.splitlines() if not line.startswith(("I20", "W20"))]
+        return messages_in(self.err)
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,5 @@
 """The command from a database to a refined one: what moves, what stays, what it says and what it reuses."""
 
-import dataclasses
 import itertools
 import json
 import re
@@ -43,7 +42,7 @@ def rows_of(path: Path, tables: tuple[str, ...] = ()) -> dict[tuple[str, int], t
 def errors_of(small_scene, path: Path) -> np.ndarray:
     """Two-view errors of the keypoints of a database, on the matches of the raw one."""
     raw = graph_of(small_scene.database_path)
-    graph = dataclasses.replace(raw, keypoints=graph_of(path).keypoints)
+    graph = raw.with_positions(graph_of(path).xy)
     errors = keypoint_errors(small_scene.truth, graph, small_scene.path / "depth")
     return errors[np.isfinite(errors)]
 
@@ -85,7 +84,7 @@ def test_the_report_agrees_with_the_database(small_scene, refined) -> None:
     moved = moved_between(small_scene.database_path, refined.path)
     assert (report["schema"], report["command"]) == (1, "feature_refiner")
     assert set(report["options"]) == {
-        "KeypointAdjustment", "DenseFeatures", "Interpolation", "default_random_seed"
+        "KeypointAdjustment", "DenseFeatures", "Interpolation", "TwoViewGeometry", "default_random_seed"
     }  # fmt: skip
     assert report["options"]["KeypointAdjustment"]["num_threads"] == 1
     counts = {key: report["input"][key] for key in ("images", "keypoints", "pairs", "edges")}
@@ -105,7 +104,8 @@ def test_the_report_agrees_with_the_database(small_scene, refined) -> None:
     assert 0 < report["epipolar"]["after"] < 0.8 * report["epipolar"]["before"]
     verification = report["verification"]
     assert verification["updated"] + verification["lost"] + verification["left_alone"] == len(before.pairs)
-    assert [phase["name"] for phase in report["phases"]] == ["read", "features", "align", "check", "verify"]
+    phases = [phase["name"] for phase in report["phases"]]
+    assert phases == ["read", "build tracks", "features", "align", "check", "verify"]
     assert all(phase["seconds"] >= 0 and phase["peak_memory_mb"] > 1 for phase in report["phases"])
 
 

@@ -92,7 +92,8 @@ def test_matches_out_of_range(workplace, source: str) -> None:
             geometry = database.read_two_view_geometry(1, 2)
             geometry.inlier_matches = matches
             database.update_two_view_geometry(1, 2, geometry)
-    expected = (f"row 5 of the {source} matches of 0000.jpg and {name} is (3, {count})", "match these images")
+    row = f"{source} matches: row 5 of the matches of 0000.jpg and {name} is (3, {count})"
+    expected = (row, "match these images")
     workplace.assert_refused("--KeypointAdjustment.match_source", source, expected=expected)
 
 

@@ -15,6 +15,7 @@ import pytest
 
 from pixcli.cli.main import main
 from pixcli.localization.localizer import QueryLocalizer
+from tests.cli.conftest import messages_in
 from tests.cli.query_scene import QUERIES, make_query_scene, read_poses
 from tests.conftest import make_small_scene
 
@@ -172,7 +173,7 @@ def test_failures_of_a_database(own_scene, tmp_path, capsys):
 
 def assert_refused(capsys, arguments, *expected):
     assert main(arguments) == 1
-    lines = [line for line in capsys.readouterr().err.splitlines() if not line.startswith(("I20", "W20"))]
+    lines = messages_in(capsys.readouterr().err)
     assert len(lines) == 1
     for words in expected:
         assert words in lines[0]

@@ -58,7 +58,7 @@ def test_the_guard_can_be_switched_off(small_scene, tmp_path: Path, capsys) -> N
     paths = ["--database_path", str(database), "--output_path", str(output)]
     options = [*arguments("pixsfm", tmp_path, small_scene), "--KeypointAdjustment.guard", "0"]
     assert main(["feature_refiner", *paths, *options]) == 0
-    assert "KeypointAdjustment.guard is 0: they are written nevertheless" in capsys.readouterr().err
+    assert "KeypointAdjustment.guard is 0: they move nevertheless" in capsys.readouterr().err
     assert median_error(small_scene, output) > median_error(small_scene, database)
 
 

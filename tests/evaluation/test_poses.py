@@ -50,7 +50,7 @@ def test_missing_images_are_failures(small_scene) -> None:
     rotations, directions = pair_errors(small_scene.truth, other)
     assert np.isinf(rotations).sum() == np.isinf(directions).sum() == 3
     other.deregister_frame(other.find_image_with_name("0001.jpg").frame_id)
-    with pytest.raises(UserError, match="2 common images"):
+    with pytest.raises(UserError, match="2 images do not fix an alignment"):
         aligned_errors(small_scene.truth, other)
 
 

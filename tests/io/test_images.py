@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from pixcli.errors import UserError
-from pixcli.io.images import fit_size, image_hash, read_image, resize_image
+from pixcli.io.images import check_image, check_image_size, fit_size, image_hash, read_image, resize_image
 
 import pycolmap
 
@@ -160,3 +161,18 @@ def test_hash_depends_on_content_only(tmp_path: Path) -> None:
         (tmp_path / name).write_bytes(content)
     assert image_hash(tmp_path / "a") == image_hash(tmp_path / "b")
     assert image_hash(tmp_path / "a") != image_hash(tmp_path / "c")
+
+
+def test_the_size_limit_of_the_host_process_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Larger images are read all the same, by many threads at a time, and without a warning."""
+    path = save(tmp_path, "large.png", Image.new("L", (90, 60), 7))
+    assert Image.MAX_IMAGE_PIXELS is not None
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
+    with ThreadPoolExecutor(8) as executor:
+        for pixels in executor.map(read_image, [path] * 40):
+            assert (pixels == 7).all()
+    check_image(path)
+    check_image_size(path, (90, 60))
+    assert Image.MAX_IMAGE_PIXELS == 1000
+    with pytest.raises(Image.DecompressionBombError):
+        Image.open(path)

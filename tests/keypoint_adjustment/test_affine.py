@@ -8,14 +8,13 @@ import pytest
 from PIL import Image
 from scipy.ndimage import gaussian_filter, map_coordinates
 
-from pixcli.geometry.match_graph import ImageRecord, MatchGraph
+from pixcli.geometry.match_graph import MatchGraph
 from pixcli.io.database import read_match_graph
 from pixcli.keypoint_adjustment import supports
 from pixcli.keypoint_adjustment.affine import AffineAlignment
 from pixcli.keypoint_adjustment.tracks import build_tracks
-from pixcli.options import DenseFeaturesOptions, KeypointAdjustmentOptions
+from pixcli.options import DenseFeaturesOptions, FeatureRefinerOptions, KeypointAdjustmentOptions
 from pixcli.progress import Progress
-from pixcli.sampling.extraction import image_files
 from pixcli.sampling.status import Status
 from pixcli.synthetic.evaluation import keypoint_errors
 
@@ -31,9 +30,8 @@ def align(graph, folder, constant=None, features=None, **options):
     alignment = AffineAlignment(
         graph,
         build_tracks(graph),
-        image_files(graph, folder),
-        features or DenseFeaturesOptions(),
-        KeypointAdjustmentOptions(**options),
+        folder,
+        FeatureRefinerOptions(KeypointAdjustmentOptions(**options), features or DenseFeaturesOptions()),
         np.zeros(len(graph.xy), bool) if constant is None else constant,
     )
     return alignment.run(Progress())
@@ -86,13 +84,11 @@ def pair(tmp_path_factory):
     n = len(grid)
     error = np.random.default_rng(2).uniform(-0.5, 0.5, (n, 2))
     frame = np.tile([2.0, 0.0], (n, 1))
-    graph = MatchGraph(
-        [ImageRecord(k + 1, name, 1, WIDTH, HEIGHT) for k, name in enumerate(("a.png", "b.png"))],
-        [np.hstack([xy, frame]).astype(np.float32) for xy in (grid, truth + error)],
-        np.array([0, n, 2 * n]),
-        np.stack([np.arange(n), np.arange(n, 2 * n)], 1).astype(np.int32),
-        np.array([[0, 1]], np.int32),
-        np.array([0, n]),
+    keypoints = [np.hstack([xy, frame]) for xy in (grid, truth + error)]
+    graph = MatchGraph.from_matches(
+        {"a.png": (WIDTH, HEIGHT), "b.png": (WIDTH, HEIGHT)},
+        {"a.png": keypoints[0], "b.png": keypoints[1]},
+        {("a.png", "b.png"): np.stack([np.arange(n)] * 2, 1)},
     )
     return Pair(folder, graph, truth)
 

@@ -1,9 +1,11 @@
 """How well moved keypoints fit the epipolar geometry of their pairs, on exact points with noise."""
 
+import itertools
+
 import numpy as np
 import pytest
 
-from pixcli.geometry.match_graph import ImageRecord, MatchGraph
+from pixcli.geometry.match_graph import MatchGraph
 from pixcli.keypoint_adjustment.agreement import measure_agreement
 
 NUM_IMAGES, NUM_POINTS = 4, 150
@@ -23,16 +25,12 @@ def exact():
 
 
 def graph_of(xy):
-    pairs = np.array([(i, j) for i in range(NUM_IMAGES) for j in range(i + 1, NUM_IMAGES)], np.int32)
-    index = np.arange(NUM_POINTS, dtype=np.int32)
-    edges = np.concatenate([np.stack([i * NUM_POINTS + index, j * NUM_POINTS + index], 1) for i, j in pairs])
-    return MatchGraph(
-        [ImageRecord(k + 1, f"{k}.png", 1, 2000, 2000) for k in range(NUM_IMAGES)],
-        list(xy.astype(np.float32)),
-        np.arange(NUM_IMAGES + 1) * NUM_POINTS,
-        edges,
-        pairs,
-        np.arange(len(pairs) + 1) * NUM_POINTS,
+    names = [f"{k}.png" for k in range(NUM_IMAGES)]
+    same = np.stack([np.arange(NUM_POINTS)] * 2, 1)
+    return MatchGraph.from_matches(
+        dict.fromkeys(names, (2000, 2000)),
+        dict(zip(names, xy, strict=True)),
+        dict.fromkeys(itertools.combinations(names, 2), same),
     )
 
 

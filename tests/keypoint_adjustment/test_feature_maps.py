@@ -9,13 +9,12 @@ from PIL import Image
 from scipy.ndimage import gaussian_filter, map_coordinates
 
 from pixcli.errors import UserError
-from pixcli.geometry.match_graph import ImageRecord, MatchGraph
+from pixcli.geometry.match_graph import MatchGraph
 from pixcli.keypoint_adjustment.affine import AffineAlignment
 from pixcli.keypoint_adjustment.tracks import build_tracks
-from pixcli.options import DenseFeaturesOptions, KeypointAdjustmentOptions
+from pixcli.options import DenseFeaturesOptions, FeatureRefinerOptions, KeypointAdjustmentOptions
 from pixcli.progress import Progress
 from pixcli.sampling import feature_boxes as boxes
-from pixcli.sampling.extraction import image_files
 from pixcli.sampling.status import Status
 
 WIDTH, HEIGHT = 320, 240
@@ -59,13 +58,11 @@ def write_pair(folder, linear, relit):
     n = len(grid)
     xy = truth + rng.uniform(-0.6, 0.6, (n, 2))
     frames = [np.tile([1.0, 0, 0, 1], (n, 1)), np.tile(linear.ravel(), (n, 1))]
-    graph = MatchGraph(
-        [ImageRecord(k + 1, name, 1, WIDTH, HEIGHT) for k, name in enumerate(("a.png", "b.png"))],
-        [np.hstack([p, f]).astype(np.float32) for p, f in zip((grid, xy), frames, strict=True)],
-        np.array([0, n, 2 * n]),
-        np.stack([np.arange(n), np.arange(n, 2 * n)], 1).astype(np.int32),
-        np.array([[0, 1]], np.int32),
-        np.array([0, n]),
+    keypoints = [np.hstack([p, f]) for p, f in zip((grid, xy), frames, strict=True)]
+    graph = MatchGraph.from_matches(
+        {"a.png": (WIDTH, HEIGHT), "b.png": (WIDTH, HEIGHT)},
+        {"a.png": keypoints[0], "b.png": keypoints[1]},
+        {("a.png", "b.png"): np.stack([np.arange(n)] * 2, 1)},
     )
     return Pair(folder, graph, truth)
 
@@ -80,9 +77,8 @@ class Pair:
         alignment = AffineAlignment(
             self.graph,
             build_tracks(self.graph),
-            image_files(self.graph, self.folder),
-            DenseFeaturesOptions(**features),
-            KeypointAdjustmentOptions(**options),
+            self.folder,
+            FeatureRefinerOptions(KeypointAdjustmentOptions(**options), DenseFeaturesOptions(**features)),
             np.zeros(len(self.graph.xy), bool),
         )
         return alignment.run(Progress())

@@ -1,5 +1,6 @@
 """Reconstructions of the small scene."""
 
+import re
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -26,7 +27,7 @@ class Outcome:
     @property
     def message(self) -> str:
         """The one line on stderr that is none of the log."""
-        lines = [line for line in self.err.splitlines() if line[:4] not in ("I202", "W202", "E202")]
+        lines = [line for line in self.err.splitlines() if not re.match(r"[IWE]\d{8} ", line)]
         assert len(lines) == 1, self.err
         return lines[0]
 

@@ -124,7 +124,7 @@ def test_options_that_colmap_would_refuse(
     [
         (["--database_path", "d.db", "--features_path", "f.h5", "--matches_path", "m.h5"], "not both"),
         (["--features_path", "f.h5"], "--features_path and --matches_path go together"),
-        (["--pairs_path", "p.txt"], "give that and --features_path too"),
+        (["--pairs_path", "p.txt"], "give --features_path and --matches_path too"),
         (["--database_path", "nowhere.db"], "nowhere.db"),
     ],
 )

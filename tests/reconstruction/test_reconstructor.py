@@ -123,12 +123,12 @@ def test_changed_images_and_lost_results_are_noticed(run: Run, first_run: Path, 
     assert len(changed.again) == 5
 
 
-@pytest.mark.parametrize("step", ["refine_keypoints", "map_images", "refine_model"])
+@pytest.mark.parametrize("step", ["refine_database", "map_images", "refine_model"])
 def test_an_interrupted_step_is_done_again(
     run: Run, first_run: Path, finished: Path, monkeypatch: pytest.MonkeyPatch, step: str
 ) -> None:
     name, result = {
-        "refine_keypoints": ("keypoints", "refined.db"),
+        "refine_database": ("keypoints", "refined.db"),
         "map_images": ("mapping", "sparse"),
         "refine_model": ("adjustment", "model"),
     }[step]
