@@ -1,17 +1,20 @@
 """Sub-pixel refinement of COLMAP keypoints, models and localizations by aligning features across views.
 
-The functions behind the commands, imported when they are first used:
+In memory, on arrays and pycolmap's types:
 
-    pixcli.reconstruct            images to a refined model           pixcli reconstructor
-    pixcli.triangulate            images and poses to refined points  pixcli triangulator
-    pixcli.refine_keypoints       keypoints and matches in memory
-    pixcli.refine_database        a database                          pixcli feature_refiner
-    pixcli.refine_hloc            hloc's features and matches         pixcli feature_refiner
-    pixcli.refine_reconstruction  a model                             pixcli featuremetric_bundle_adjuster
-    pixcli.QueryLocalizer         a query and a model                 pixcli localize
+    refine_keypoints(graph, images, options)         matches, as read_match_graph() reads them
+    refine_reconstruction(model, images, options)    a pycolmap.Reconstruction
+    QueryLocalizer(model, options, ...).localize()   a query
 
-pixcli.MatchGraph holds keypoints and matches; pixcli.read_match_graph reads it from a database.
-Options are the dataclasses of pixcli.options; a mistake in the input raises pixcli.errors.UserError.
+From files to files, as the commands do it:
+
+    reconstruct, triangulate     pixcli reconstructor, triangulator
+    refine_database, refine_hloc pixcli feature_refiner
+    refine_model                 pixcli featuremetric_bundle_adjuster
+    localize_queries             pixcli localize
+
+All are imported when they are first used. Options are the dataclasses of pixcli.options, which are here too;
+preset() makes those of a preset. A mistake in the input raises UserError.
 """
 
 import importlib
@@ -24,30 +27,49 @@ load_zlib()
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
+    from pixcli.adapters.localize_queries import QueryFiles, localize_queries
     from pixcli.adapters.match_input import MatchInput
     from pixcli.adapters.refine_database import refine_database
     from pixcli.adapters.refine_hloc import refine_hloc
+    from pixcli.adapters.refine_model import ModelFiles, refine_model
+    from pixcli.bundle_adjustment.problem import Constants
     from pixcli.bundle_adjustment.refinement import refine_reconstruction
+    from pixcli.errors import UserError
     from pixcli.geometry.match_graph import MatchGraph
     from pixcli.io.database import read_match_graph
     from pixcli.keypoint_adjustment.refine import refine_keypoints
     from pixcli.localization.localizer import QueryLocalizer
+    from pixcli.options.presets import preset
     from pixcli.reconstruction.reconstruct import reconstruct, triangulate
 
 __all__ = [
+    "Constants",
     "MatchGraph",
     "MatchInput",
+    "ModelFiles",
+    "QueryFiles",
     "QueryLocalizer",
+    "UserError",
+    "localize_queries",
+    "preset",
     "read_match_graph",
     "reconstruct",
     "refine_database",
     "refine_hloc",
     "refine_keypoints",
+    "refine_model",
     "refine_reconstruction",
     "triangulate",
 ]
 
 _WHERE = {
+    "Constants": ("pixcli.bundle_adjustment.problem", "Constants"),
+    "ModelFiles": ("pixcli.adapters.refine_model", "ModelFiles"),
+    "QueryFiles": ("pixcli.adapters.localize_queries", "QueryFiles"),
+    "UserError": ("pixcli.errors", "UserError"),
+    "localize_queries": ("pixcli.adapters.localize_queries", "localize_queries"),
+    "preset": ("pixcli.options.presets", "preset"),
+    "refine_model": ("pixcli.adapters.refine_model", "refine_model"),
     "MatchGraph": ("pixcli.geometry.match_graph", "MatchGraph"),
     "MatchInput": ("pixcli.adapters.match_input", "MatchInput"),
     "read_match_graph": ("pixcli.io.database", "read_match_graph"),
@@ -62,10 +84,12 @@ _WHERE = {
 
 
 def __getattr__(name: str) -> object:
-    if name not in _WHERE:
-        raise AttributeError(f"module 'pixcli' has no attribute '{name}'")
-    module, attribute = _WHERE[name]
-    return getattr(importlib.import_module(module), attribute)
+    if name in _WHERE:
+        module, attribute = _WHERE[name]
+        return getattr(importlib.import_module(module), attribute)
+    if name.endswith("Options"):
+        return getattr(importlib.import_module("pixcli.options"), name)
+    raise AttributeError(f"module 'pixcli' has no attribute '{name}'")
 
 
 def __dir__() -> list[str]:

@@ -7,7 +7,7 @@ from pixcli.bundle_adjustment.inputs import set_aside
 from pixcli.bundle_adjustment.model_covariance import ModelCovariance
 from pixcli.bundle_adjustment.model_database import check_database, check_database_options, write_database
 from pixcli.bundle_adjustment.model_result import ModelResult
-from pixcli.bundle_adjustment.priors import read_priors
+from pixcli.bundle_adjustment.position_priors import read_priors
 from pixcli.bundle_adjustment.problem import Constants
 from pixcli.bundle_adjustment.refinement import refine_reconstruction
 from pixcli.errors import UserError

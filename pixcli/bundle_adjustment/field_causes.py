@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from pixcli.bundle_adjustment.geometric import FIRST_SCALES, adjust_geometrically
 from pixcli.bundle_adjustment.problem import Constants
 from pixcli.calibration.diagnosis import Cause, find_causes
-from pixcli.calibration.priors import FocalPrior
+from pixcli.calibration.lens_priors import FocalPrior
 from pixcli.geometry.observations import Observations
 from pixcli.options.bundle_adjustment import FeaturemetricBundleAdjusterOptions
 

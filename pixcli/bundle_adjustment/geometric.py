@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from pixcli.bundle_adjustment.problem import BundleProblem, Constants
 from pixcli.bundle_adjustment.solver import BundleSummary, Loss, solve_problem
 from pixcli.bundle_adjustment.strategy import Adjustment, Task
-from pixcli.calibration.priors import add_lens_priors
+from pixcli.calibration.lens_priors import add_lens_priors
 from pixcli.geometry.observations import Observations, read_observations, reprojection_errors
 from pixcli.options.bundle_adjustment import BundleAdjustmentCeresOptions, BundleAdjustmentOptions
 

@@ -11,7 +11,7 @@ from pixcli.bundle_adjustment.residual_field import ResidualField
 from pixcli.bundle_adjustment.solver import BundleSummary
 from pixcli.bundle_adjustment.strategy import Adjustment, SurfaceRound
 from pixcli.bundle_adjustment.track_revision import TrackRevision
-from pixcli.calibration.report import Calibration
+from pixcli.calibration.lens_report import Calibration
 from pixcli.progress import PhaseStats
 
 import pycolmap

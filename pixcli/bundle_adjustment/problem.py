@@ -8,9 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pixcli import _core
-from pixcli.bundle_adjustment.priors import PositionPriors, add_position_priors
+from pixcli.bundle_adjustment.position_priors import PositionPriors, add_position_priors
 from pixcli.bundle_adjustment.solver import BundleSummary, Loss, ceres_loss, solve_problem
-from pixcli.calibration.priors import FocalPriors, add_lens_priors, centred_lenses
+from pixcli.calibration.lens_priors import FocalPriors, add_lens_priors, centred_lenses
 from pixcli.ceres import colmap_costs, costs, pyceres
 from pixcli.errors import UserError
 from pixcli.geometry.observations import Observations

@@ -20,14 +20,14 @@ from pixcli.bundle_adjustment.guard import ImageCost, guard_reprojections, resto
 from pixcli.bundle_adjustment.inputs import check_observations, set_aside
 from pixcli.bundle_adjustment.model_covariance import ModelCovariance, check_covariance, model_covariance
 from pixcli.bundle_adjustment.model_result import ModelResult
-from pixcli.bundle_adjustment.priors import align_to_priors
+from pixcli.bundle_adjustment.position_priors import align_to_priors
 from pixcli.bundle_adjustment.problem import Constants, with_centred
 from pixcli.bundle_adjustment.residual_field import ResidualField, residual_fields
 from pixcli.bundle_adjustment.strategy import Adjustment, Strategy, Task
 from pixcli.bundle_adjustment.surface_rounds import adjust_by_surfaces
 from pixcli.bundle_adjustment.track_revision import TrackRevision, revise_tracks
 from pixcli.calibration.calibrate import cameras_to_calibrate, centred_cameras, ladders_of
-from pixcli.calibration.report import Calibration, calibrations
+from pixcli.calibration.lens_report import Calibration, calibrations
 from pixcli.errors import UserError
 from pixcli.geometry.match_graph import MatchGraph
 from pixcli.geometry.observations import reprojection_errors

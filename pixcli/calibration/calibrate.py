@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pixcli.calibration.held_out import cells_of, part_of, split_points
+from pixcli.calibration.lens_priors import FocalPrior, FocalPriors
 from pixcli.calibration.lenses import Rung, converted, is_sound, ladder_of
-from pixcli.calibration.priors import FocalPrior, FocalPriors
 from pixcli.calibration.search import Candidate, Search
 from pixcli.calibration.sharing import alike, may_share, share
 from pixcli.geometry.observations import Observations, points_of

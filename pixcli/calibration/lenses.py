@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import least_squares
 
-from pixcli.calibration.priors import distortion_deviations
+from pixcli.calibration.lens_priors import distortion_deviations
 
 import pycolmap
 

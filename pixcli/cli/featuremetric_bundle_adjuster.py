@@ -9,7 +9,7 @@ from pixcli.bundle_adjustment.model_result import ModelResult
 from pixcli.bundle_adjustment.residual_field import ResidualField
 from pixcli.bundle_adjustment.residual_figure import draw_residual_fields
 from pixcli.bundle_adjustment.strategy import SurfaceRound
-from pixcli.calibration.report import Calibration, Parameter
+from pixcli.calibration.lens_report import Calibration, Parameter
 from pixcli.cli.params import command
 from pixcli.cli.terminal import print_phases, print_table
 from pixcli.errors import UserError

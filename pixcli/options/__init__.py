@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 from pixcli.options.bundle_adjustment import (
     BundleAdjustmentCeresOptions,
     BundleAdjustmentOptions,
+    FeaturemetricBundleAdjusterOptions,
     FeaturemetricBundleAdjustmentOptions,
     PosePriorOptions,
     TrackOptions,
@@ -17,6 +18,7 @@ from pixcli.options.keypoint_adjustment import FeatureRefinerOptions, KeypointAd
 from pixcli.options.localization import (
     AbsolutePoseOptions,
     LocalizationOptions,
+    LocalizeOptions,
     QueryBundleAdjustmentOptions,
     QueryKeypointAdjustmentOptions,
 )
@@ -80,12 +82,14 @@ __all__ = [
     "FeatureExtractionOptions",
     "FeatureMatchingOptions",
     "FeatureRefinerOptions",
+    "FeaturemetricBundleAdjusterOptions",
     "FeaturemetricBundleAdjustmentOptions",
     "GlobalMapperOptions",
     "ImageReaderOptions",
     "InterpolationOptions",
     "KeypointAdjustmentOptions",
     "LocalizationOptions",
+    "LocalizeOptions",
     "MapperOptions",
     "ModelCheckOptions",
     "PathOptions",

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from pixcli.bundle_adjustment.geometric import adjust_geometrically
-from pixcli.bundle_adjustment.priors import align_to_priors, read_priors
+from pixcli.bundle_adjustment.position_priors import align_to_priors, read_priors
 from pixcli.bundle_adjustment.problem import Constants
 from pixcli.errors import UserError
 from pixcli.options import BundleAdjustmentCeresOptions, BundleAdjustmentOptions, PosePriorOptions

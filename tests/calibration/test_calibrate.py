@@ -8,9 +8,9 @@ import pytest
 from pixcli.bundle_adjustment.geometric import adjust_geometrically, camera_covariances
 from pixcli.bundle_adjustment.problem import Constants
 from pixcli.calibration.calibrate import calibrate, cameras_to_calibrate, ladders_of, share_lenses
+from pixcli.calibration.lens_priors import centred_lenses
+from pixcli.calibration.lens_report import calibrations
 from pixcli.calibration.lenses import converted
-from pixcli.calibration.priors import centred_lenses
-from pixcli.calibration.report import calibrations
 from pixcli.geometry.observations import Observations, project, read_observations
 from pixcli.options import BundleAdjustmentCeresOptions, BundleAdjustmentOptions, CalibrationOptions
 

@@ -5,8 +5,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from pixcli.calibration.lens_priors import PRINCIPAL_POINT, FocalPrior, lens_prior
 from pixcli.calibration.lenses import LADDER, Rung, converted, is_sound, ladder_of
-from pixcli.calibration.priors import PRINCIPAL_POINT, FocalPrior, lens_prior
 from pixcli.errors import UserError
 from pixcli.options import CalibrationOptions
 from pixcli.options.calibration import CAMERA_MODELS

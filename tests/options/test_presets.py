@@ -1,5 +1,6 @@
 import pytest
 
+import pixcli
 from pixcli.errors import UserError
 from pixcli.options import all_fields
 from pixcli.options.presets import preset_names, read_preset
@@ -92,3 +93,13 @@ def test_an_unknown_preset_names_the_nearest_and_all():
         read_preset("pixfsm")
     assert "Did you mean pixsfm?" in str(error.value)
     assert all(name in str(error.value) for name in preset_names())
+
+
+def test_a_preset_makes_the_options_of_a_python_call():
+    options = pixcli.preset("low_memory", pixcli.FeaturemetricBundleAdjusterOptions, strategy="geometric")
+    assert options.dense_features.use_cache
+    assert options.featuremetric_bundle_adjustment.strategy == "geometric"
+    with pytest.raises(pixcli.UserError, match="num_threads is one of Bundle"):
+        pixcli.preset("fast", pixcli.FeaturemetricBundleAdjusterOptions, num_threads=1)
+    with pytest.raises(pixcli.UserError, match="Did you mean strategy"):
+        pixcli.preset("fast", pixcli.FeaturemetricBundleAdjusterOptions, stratgy="surface")

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pixcli.calibration.calibrate import LensChoice, agreeing, inflation
-from pixcli.calibration.priors import FocalPriors, lens_prior
+from pixcli.calibration.lens_priors import FocalPriors, lens_prior
 from pixcli.calibration.search import Candidate
 
 import pycolmap
