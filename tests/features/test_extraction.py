@@ -379,7 +379,7 @@ def test_bad_images_are_told(tmp_path: Path) -> None:
 
 def test_use_cache_needs_a_path(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"name the file by DenseFeatures\.cache_path"):
-        Extraction(scene(tmp_path), keypoints(), DenseFeaturesOptions(use_cache=True))
+        Extraction(scene(tmp_path), keypoints(), DenseFeaturesOptions(use_cache=True)).estimate()
 
 
 def test_the_estimate_is_near_what_is_taken(tmp_path: Path) -> None:

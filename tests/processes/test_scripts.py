@@ -12,7 +12,7 @@ SCRIPTS = ROOT / "scripts"
 PROGRAMS = sorted(
     str(path.relative_to(SCRIPTS)) for path in SCRIPTS.rglob("*.py") if "__main__" in path.read_text("utf-8")
 )
-WITHOUT_OPTIONS = {"demo.py", "make_option_docs.py", "batch/colmap.py"}
+WITHOUT_OPTIONS = {"demo.py", "make_option_docs.py", "try_installation.py", "batch/colmap.py"}
 
 
 @pytest.mark.parametrize("name", [name for name in PROGRAMS if name not in WITHOUT_OPTIONS])
