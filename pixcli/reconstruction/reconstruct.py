@@ -172,8 +172,12 @@ def _make_database(chain: Chain, names: list[str], reference: pycolmap.Reconstru
             return chain.colmap("extracting features", colmap.extract_features, *arguments, update=update)
 
     def match_images(num_images: int) -> dict[str, Any]:
-        with chain.progress.phase("match", colmap.matching_parts(options, num_images)) as update:
-            return chain.colmap("matching", colmap.match_images, database, options, chain.seed, update=update)
+        parts = colmap.matching_parts(options, num_images)
+        arguments = (database, options, chain.seed)
+        with chain.progress.phase("match", parts) as update:
+            figures = chain.colmap("matching", colmap.match_images, *arguments, update=update)
+            update(parts)
+        return figures
 
     def extract(resume: bool) -> Mapping[str, Any]:
         if not resume or not database.is_file():
@@ -285,7 +289,9 @@ def _map(chain: Chain, database: Path) -> None:
         )
         given = (database, images, sparse, options, chain.seed)
         with chain.progress.phase("map", num_images) as update:
-            return chain.colmap("mapping", colmap.map_images, *given, update=update)
+            figures = chain.colmap("mapping", colmap.map_images, *given, update=update)
+            update(figures["registered"])
+        return figures
 
     def triangulate_points(resume: bool) -> Mapping[str, Any]:
         given = (chain.source.reference_path, database, images, sparse, options, chain.seed)

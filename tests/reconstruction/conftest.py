@@ -56,7 +56,7 @@ def _same_process(monkeypatch: pytest.MonkeyPatch) -> None:
     """COLMAP in this process, which is quicker; `first_run` and programs that tests start do as users do."""
 
     def call(
-        what: str, folder: Path, function: Callable[..., dict], *arguments: object
+        what: str, folder: Path, function: Callable[..., dict], *arguments: object, update: object = None
     ) -> tuple[dict, float]:
         return function(*arguments), 0.0
 
