@@ -19,8 +19,13 @@ del signal.pthread_sigmask, signal.SIGKILL
 import pixcli
 from pixcli.cli.main import main
 for module in pkgutil.walk_packages(pixcli.__path__, "pixcli."):
-    if module.name != "pixcli.__main__":
+    if module.name == "pixcli.__main__":
+        continue
+    try:
         __import__(module.name)
+    except ModuleNotFoundError as error:
+        if error.name != "torch":  # an extra
+            raise
 sys.exit(main(sys.argv[1:]))
 """
 

@@ -287,7 +287,7 @@ class PatchStore:
         try:
             self._file.seek(offset)
             while len(view):
-                view = view[self._file.write(view) :]
+                view = view[os.write(self._file.fileno(), view) :]
         except OSError as error:
             raise UserError(
                 f"{self._path}: the cache cannot be written ({error.strerror}); once that is mended, "

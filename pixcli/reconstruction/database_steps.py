@@ -141,7 +141,9 @@ class _DatabaseSteps:
         work = (colmap.match_images, self.database, self.chain.options, self.chain.seed)
         parts = colmap.matching_parts(self.chain.options, num_images)
         with self.chain.progress.phase("match", parts) as update:
-            return self.chain.colmap("matching", *work, update=update)
+            figures = self.chain.colmap("matching", *work, update=update)
+            update(parts)
+        return figures
 
     def _verify(self) -> dict[str, Any]:
         work = (verify_matches, self.database, self.chain.options.two_view_geometry, self.chain.seed)

@@ -177,7 +177,9 @@ def _map(chain: Chain, database: Path) -> None:
         )
         given = (database, images, sparse, options, chain.seed)
         with chain.progress.phase("map", num_images) as update:
-            return chain.colmap("mapping", colmap.map_images, *given, update=update)
+            figures = chain.colmap("mapping", colmap.map_images, *given, update=update)
+            update(figures["registered"])
+        return figures
 
     def triangulate_points(resume: bool) -> Mapping[str, Any]:
         given = (chain.input.reference_path, database, images, sparse, options, chain.seed)

@@ -108,7 +108,7 @@ def test_a_killed_run_is_resumed_at_the_image_where_it_stopped(tmp_path: Path) -
     store.write(0, hash_of(0), items(0))
     # Killed amid the second image's data: everything but its hash may be there.
     store._put(0, "data", 48, items(2)[0][0])
-    os.close(store._fd)
+    store._file.close()
     with open_store(path, CONTENTS, hash_of) as resumed:
         assert resumed.missing == [1, 2]
         fill(resumed)
@@ -217,15 +217,15 @@ def test_a_disk_that_fails_half_way_leaves_a_cache_to_resume(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "cache.h5"
-    write, written = os.pwrite, []
+    write, written = os.write, []
 
-    def failing(fd: int, data: bytes, offset: int) -> int:
+    def failing(fd: int, data: bytes) -> int:
         if len(written) > 8:
             raise OSError(28, "No space left on device")
         written.append(len(data))
-        return write(fd, data[:100], offset)  # short writes are taken up again
+        return write(fd, data[:100])  # short writes are taken up again
 
-    monkeypatch.setattr(os, "pwrite", failing)
+    monkeypatch.setattr(os, "write", failing)
     with (
         pytest.raises(UserError, match=r"cannot be written .No space left on device.*goes on at this image"),
         open_store(path, CONTENTS, hash_of) as store,

@@ -190,9 +190,9 @@ def test_a_signal_while_colmap_works(
     paths = ["--image_path", tmp_path / "images", "--output_path", out, *SMALL, *OFF]
     environment = {**os.environ, "TMPDIR": str(temporary)}
     with _program("reconstructor", *paths, start_new_session=True, env=environment) as process:
-        while not (out / "database.db").is_file():
+        while not ((out / "database.db").is_file() and (children := _children(process))):
             time.sleep(0.05)
-        (child,) = _children(process)
+        (child,) = children
         process.send_signal(number)
         _, err = process.communicate()
     assert (process.returncode, err.strip()) == (code, words)

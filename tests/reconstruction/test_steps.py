@@ -132,9 +132,7 @@ def test_what_colmap_says_becomes_progress_and_warnings(tmp_path: Path, caplog, 
 
 def test_the_last_words_of_a_process_that_died_are_told(tmp_path: Path) -> None:
     code = f"import os; os.write(2, {glog('F Check failed: disk I/O error')!r}); os._exit(3)"
-    with pytest.raises(
-        UserError, match=r"died while it was mapping \(Check failed: disk I/O error\): is the"
-    ):
+    with pytest.raises(UserError, match=r"was mapping \(Check failed: disk I/O error\): is the disk"):
         isolated("mapping", tmp_path, exec, code)
 
 
