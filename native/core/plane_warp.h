@@ -78,7 +78,7 @@ inline bool Differentiate(const SurfaceView& view, const Relative& relative, con
   out->m_by_offset[1] = (n_by_m[0][0] * n_by_offset[1] - n_by_m[1][0] * n_by_offset[0]) / det;
   for (int a = 0; a < 2; ++a) {
     for (int k = 0; k < 2; ++k) out->by_m[a][k] = p[a][0] * n_by_m[0][k] + p[a][1] * n_by_m[1][k];
-    out->by_offset[a] = p[a][0] * n_by_offset[0] + p[a][1] * n_by_offset[1];
+    out->by_offset[a] = p[a][1] * n_by_offset[1] + p[a][0] * n_by_offset[0];
   }
   return true;
 }
