@@ -293,7 +293,7 @@ main(sys.argv[1:])
 
 def queries_after_a_kill(arguments, killed_with, resumed_with, monkeypatch):
     """The queries that a run localizes after one with other options was killed after its first query."""
-    code = [sys.executable, "-c", KILLED, *arguments, *map(str, killed_with)]
+    code = [sys.executable, "-P", "-c", KILLED, *arguments, *map(str, killed_with)]
     ran = subprocess.run(code, check=False, capture_output=True, text=True)
     assert ran.returncode == -signal.SIGKILL, ran.stderr
     localize, calls = QueryLocalizer.localize, []
