@@ -66,7 +66,7 @@ with Journal(Path({path!r})) as journal:
 def test_records_of_a_killed_process_are_whole(tmp_path: Path) -> None:
     path = tmp_path / "journal"
     code = KILLED.format(path=str(path), made_with=MADE_WITH)
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == -signal.SIGKILL
+    assert subprocess.run([sys.executable, "-P", "-c", code], check=False).returncode == -signal.SIGKILL
     with Journal(path) as journal:
         journal.resume(MADE_WITH)
         assert [contents["name"] for contents, _ in journal.records()] == ["image 0", "image 1", "image 2"]
@@ -133,7 +133,7 @@ def test_two_runs_at_once(tmp_path: Path) -> None:
         for _ in range(2):
             with pytest.raises(UserError, match="another run"):
                 Journal(path)
-        ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+        ran = subprocess.run([sys.executable, "-P", "-c", code], capture_output=True, text=True, check=False)
         assert "another run writes to the same output" in ran.stderr
         journal.append({}, {})
         assert journal.count == 1
