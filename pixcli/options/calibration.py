@@ -2,29 +2,12 @@
 
 from dataclasses import dataclass
 from difflib import get_close_matches
-from typing import Literal
+from typing import Literal, get_args
 
 from pixcli.options.fields import OptionGroup, option
+from pixcli.options.synthetic import CameraModel
 
-CAMERA_MODELS = (
-    "SIMPLE_PINHOLE",
-    "PINHOLE",
-    "SIMPLE_RADIAL",
-    "RADIAL",
-    "OPENCV",
-    "FULL_OPENCV",
-    "FOV",
-    "SIMPLE_DIVISION",
-    "DIVISION",
-    "SIMPLE_FISHEYE",
-    "FISHEYE",
-    "SIMPLE_RADIAL_FISHEYE",
-    "RADIAL_FISHEYE",
-    "OPENCV_FISHEYE",
-    "THIN_PRISM_FISHEYE",
-    "RAD_TAN_THIN_PRISM_FISHEYE",
-    "EUCM",
-)
+CAMERA_MODELS: tuple[str, ...] = get_args(CameraModel)
 """COLMAP's camera models of a single image plane."""
 
 
